@@ -1,0 +1,68 @@
+/* error.c - see error.h. Any thread; no state. */
+#include "base/error.h"
+
+#include <string.h>
+
+static const struct {
+    vz_error_code code;
+    const char *prefix;
+} codes[] = {
+#define ERROR(id, number, prefix) {VZ_ERR_##id, prefix},
+#include "errors.def"
+#undef ERROR
+};
+
+G_DEFINE_QUARK(vz-error-quark, vz_error)
+
+static void set(GError **err, vz_error_code code, char *take_message)
+{
+    g_autofree char *message = take_message;
+    g_set_error_literal(err, VZ_ERROR, (int)code, message);
+}
+
+bool vz_fail(GError **err, vz_error_code code, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    set(err, code, g_strdup_vprintf(format, args));
+    va_end(args);
+    return false;
+}
+
+bool vz_fail_errno(GError **err, int errnum, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    g_autofree char *what = g_strdup_vprintf(format, args);
+    va_end(args);
+    set(err, VZ_ERR_SYSTEM_ERROR, g_strdup_printf("%s: %s", what, g_strerror(errnum)));
+    return false;
+}
+
+vz_error_code vz_error_number(const GError *error)
+{
+    return error->domain == VZ_ERROR ? (vz_error_code)error->code : VZ_ERR_INTERNAL_ERROR;
+}
+
+const char *vz_error_prefix(vz_error_code code)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(codes); i++)
+        if (codes[i].code == code)
+            return codes[i].prefix;
+    return "";
+}
+
+char *vz_error_text(const GError *error)
+{
+    return g_strconcat(vz_error_prefix(vz_error_number(error)), error->message, NULL);
+}
+
+bool vz_fail_from_peer(GError **err, int code, const char *text)
+{
+    const char *prefix = vz_error_prefix((vz_error_code)code);
+    const char *detail = text ? text : "the peer gave no reason";
+    if (g_str_has_prefix(detail, prefix))
+        detail += strlen(prefix);
+    g_set_error_literal(err, VZ_ERROR, code, detail);
+    return false;
+}

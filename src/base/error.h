@@ -1,0 +1,38 @@
+/* error.h - the one error domain.
+ *
+ * Codes are libvirt's virErrorNumber values (defs/errors.def), so that one function can turn any
+ * GError into the wire's error. A message holds the detail only: what was attempted, on what, why
+ * it failed, what would help; the standard prefix of its code is added at the border
+ * (vz_error_text), and stripped where a peer's error comes in. */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+
+typedef enum {
+#define ERROR(id, number, prefix) VZ_ERR_##id = (number),
+#include "errors.def"
+#undef ERROR
+} vz_error_code;
+
+#define VZ_ERROR (vz_error_quark())
+GQuark vz_error_quark(void);
+
+/* Sets *err (never NULL) and returns false, so that `return vz_fail(...)` reads as one thought. */
+bool vz_fail(GError **err, vz_error_code code, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/* The same with ": " and strerror(errnum) appended; code SYSTEM_ERROR. */
+bool vz_fail_errno(GError **err, int errnum, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/* The libvirt number of an error: its own code within VZ_ERROR, else INTERNAL_ERROR. */
+vz_error_code vz_error_number(const GError *error);
+
+/* The prefix that libvirt prints for a code; "" for a code without one. Static. */
+const char *vz_error_prefix(vz_error_code code);
+
+/* The full text as a client shows it: prefix and message. Caller frees. */
+char *vz_error_text(const GError *error);
+
+/* Makes a GError of a peer's complete text: strips the prefix of the code, so that passing the
+ * error on does not print the prefix twice. `text` may be NULL. */
+bool vz_fail_from_peer(GError **err, int code, const char *text);
