@@ -1,0 +1,83 @@
+/* caps.h - what a QEMU binary on this host can do, asked of itself by QMP, never by its version.
+ *
+ * The first question about a binary starts it twice for some 100 ms: once as `-machine none` for
+ * the lists, once to see whether KVM really runs a guest (docs/decisions/0003-kvm-probe.md). The
+ * answers are kept in memory, and in a JSON file keyed by path, size, mtime and ctime of the
+ * binary; the KVM part is good for one boot of the host. Any thread; concurrent questions about
+ * the same binary are asked once. Blocks: not for the loop thread, which uses _peek. */
+#pragma once
+
+#include "base/error.h"
+
+#include <stdint.h>
+
+typedef struct vz_qemu_caps vz_qemu_caps; /* immutable; lives until the program ends */
+
+typedef struct {
+    const char *name;        /* "pc-i440fx-10.0" */
+    const char *alias;       /* "pc"; NULL none */
+    const char *default_cpu; /* "qemu64-x86_64-cpu"; NULL unknown */
+    const char *ram_id;      /* id of its RAM block, "pc.ram"; NULL unknown */
+    unsigned max_cpus;
+    bool is_default;
+    bool deprecated;
+} vz_qemu_machine;
+
+typedef enum {
+    VZ_ACCEL_TCG,
+    VZ_ACCEL_KVM,
+} vz_accel;
+
+/* The type of a domain, as in <domain type='...'>. */
+typedef enum {
+    VZ_VIRT_VZ,   /* the best that works, and told which */
+    VZ_VIRT_KVM,  /* KVM or refuse */
+    VZ_VIRT_QEMU, /* TCG */
+} vz_virt;
+
+/* Once, before threads start. cache_dir (created when needed; NULL: no files) holds the JSON files;
+ * accel is the configuration's word: "auto", "kvm" (believe that KVM works) or "tcg" (do not use
+ * it). INVALID_ARG for another word. */
+bool vz_qemu_caps_setup(const char *cache_dir, const char *accel, GError **err);
+
+/* Probes when needed. OPERATION_FAILED with QEMU's words; SYSTEM_ERROR where there is no binary:
+ * "cannot check QEMU binary '/usr/bin/x': No such file or directory". */
+const vz_qemu_caps *vz_qemu_caps_get(const char *emulator, GError **err);
+/* What is known already, or NULL; never blocks on QEMU. */
+const vz_qemu_caps *vz_qemu_caps_peek(const char *emulator);
+
+/* The emulator that a definition without <emulator> gets on this host. Static. */
+const char *vz_qemu_default_emulator(void);
+
+/* major * 1000000 + minor * 1000 + micro, for display and `virsh version` only. */
+unsigned vz_qemu_caps_version(const vz_qemu_caps *caps);
+const char *vz_qemu_caps_package(const vz_qemu_caps *caps);
+const char *vz_qemu_caps_arch(const vz_qemu_caps *caps); /* "x86_64" */
+const char *vz_qemu_caps_emulator(const vz_qemu_caps *caps);
+
+/* Machines in QEMU's order. */
+const vz_qemu_machine *vz_qemu_caps_machines(const vz_qemu_caps *caps, size_t *ret_n);
+/* By name or alias; NULL: none. ->name is the versioned one, which is what a definition keeps. */
+const vz_qemu_machine *vz_qemu_caps_machine(const vz_qemu_caps *caps, const char *name);
+
+/* Names of CPU models ("EPYC", "max", "host"...), sorted, NULL-terminated. */
+const char *const *vz_qemu_caps_cpu_models(const vz_qemu_caps *caps);
+bool vz_qemu_caps_has_cpu_model(const vz_qemu_caps *caps, const char *name);
+
+/* Is there a device (QOM type) of that name: "virtio-blk-pci". */
+bool vz_qemu_caps_has_device(const vz_qemu_caps *caps, const char *name);
+/* Names as in query-migrate-capabilities ("multifd") and query-migrate-parameters ("max-bandwidth";
+ * also those without a default, such as "tls-creds"). */
+bool vz_qemu_caps_has_migration_capability(const vz_qemu_caps *caps, const char *name);
+bool vz_qemu_caps_has_migration_parameter(const vz_qemu_caps *caps, const char *name);
+bool vz_qemu_caps_has_command(const vz_qemu_caps *caps, const char *name);
+
+/* Does KVM run guests here; *ret_why (may be NULL; static or of the caps) says why not, or how this
+ * is known. */
+bool vz_qemu_caps_kvm(const vz_qemu_caps *caps, const char **ret_why);
+
+/* The accelerator for a domain type. *ret_note is a sentence for the domain's messages and the log
+ * ("KVM", or "TCG, much slower: KVM does not work here: ..."); caller frees. CONFIG_UNSUPPORTED for
+ * VZ_VIRT_KVM where KVM does not work, with the reason: it never falls back silently. */
+bool vz_qemu_caps_accel(const vz_qemu_caps *caps, vz_virt virt, vz_accel *ret_accel,
+                        char **ret_note, GError **err);
