@@ -4,8 +4,8 @@
 
 LAB_CACHE=${VZ_LAB_CACHE:-/var/cache/virtvz-lab} # the Debian root, kept between labs
 LAB_STATE=${VZ_LAB_STATE:-/var/lib/virtvz-lab}   # one directory per lab, while it is up
-LAB_HOSTS_MAX=8                                  # hosta to hosth: what one machine can carry
-LAB_LOCK_WAIT_S=300                              # a lab's `up` takes seconds, its first root minutes
+LAB_HOSTS_MAX=8     # hosta to hosth: what one machine can carry
+LAB_LOCK_WAIT_S=300 # a lab's `up` takes seconds, its first root minutes
 
 say()
 {
@@ -15,7 +15,7 @@ say()
 die()
 {
     say "$*"
-    exit 1
+    exit "${LAB_DIE_CODE:-1}"
 }
 
 need_root()
@@ -86,7 +86,7 @@ pid_record()
     echo "$2 $REPLY $(</proc/sys/kernel/random/boot_id)" >"$1"
 }
 
-# pid_live FILE: sets REPLY to the process recorded there if it still runs, else to nothing, and fails.
+# pid_live FILE: sets REPLY to the process recorded there, and fails if that runs no more.
 pid_live()
 {
     local pid='' start='' boot=''

@@ -14,12 +14,18 @@ ROOT_OPTIONS=(
     '--dpkgopt=path-exclude=/usr/share/locale/*' --dpkgopt=force-unsafe-io
 )
 
+root_packages()
+{
+    sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' "$LAB_DIR/packages"
+}
+
 # root_path: sets REPLY to where the root for this recipe is, or will be.
 root_path()
 {
     local hash
     hash=$({
-        cat "$LAB_DIR/packages" "$LAB_DIR/root-hook"
+        root_packages
+        cat "$LAB_DIR/root-hook"
         echo "$ROOT_SUITE ${ROOT_OPTIONS[*]}"
     } | sha256sum)
     REPLY=$LAB_CACHE/root-${hash:0:16}
@@ -57,6 +63,16 @@ root_sweep()
     rm -rf --one-file-system "$LAB_CACHE"/building.*
 }
 
+# root_sweep_if_idle: the same, if nobody is building.
+root_sweep_if_idle()
+{
+    [ -d "$LAB_CACHE" ] || return 0
+    exec 8<"$LAB_CACHE"
+    ! flock -n 8 || root_sweep
+    unlock_fd 8
+    rmdir "$LAB_CACHE" 2>/dev/null || :
+}
+
 # root_used PATH: is it under a lab that exists?
 root_used()
 {
@@ -67,8 +83,8 @@ root_used()
     return 1
 }
 
-# root_debootstrap DIRECTORY: runs mmdebstrap. In a pid namespace that dies with this shell, however it
-# ends; in a mount namespace, so that no mount of it can stay.
+# root_debootstrap DIRECTORY: runs mmdebstrap. In a pid namespace that dies with this shell, however
+# that ends; in a mount namespace, so that no mount of it can stay.
 root_debootstrap()
 {
     local keyring mirror include options=() line
@@ -76,7 +92,7 @@ root_debootstrap()
     keyring=$REPLY
     root_mirror
     mirror=$REPLY
-    include=$(sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' "$LAB_DIR/packages" | paste -sd,)
+    include=$(root_packages | paste -sd,)
     while IFS= read -r line; do
         options+=("--aptopt=$line")
     done < <(apt-config dump --format '%f "%v";%n' | grep -iE '^Acquire::.*::Proxy' || :)
@@ -133,8 +149,8 @@ root_abandon()
     rmdir "$LAB_CACHE" 2>/dev/null || :
 }
 
-# kill_namespace_parent PID: kills what an `unshare --fork --pid` runs, so that all of it is gone when
-# that unshare is.
+# kill_namespace_parent PID: kills what an `unshare --fork --pid` runs, so that all of it is gone
+# when that unshare is.
 kill_namespace_parent()
 {
     local child
