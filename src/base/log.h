@@ -17,6 +17,6 @@ gboolean vz_log_level_parse(const char *word, vz_log_level *ret_level);
 void vz_log(vz_log_level level, const char *subject, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
 #define vz_error(subject, ...) vz_log(VZ_LOG_ERROR, subject, __VA_ARGS__)
-#define vz_warn(subject, ...) vz_log(VZ_LOG_WARN, subject, __VA_ARGS__)
-#define vz_info(subject, ...) vz_log(VZ_LOG_INFO, subject, __VA_ARGS__)
+#define vz_warn(subject, ...)  vz_log(VZ_LOG_WARN, subject, __VA_ARGS__)
+#define vz_info(subject, ...)  vz_log(VZ_LOG_INFO, subject, __VA_ARGS__)
 #define vz_debug(subject, ...) vz_log(VZ_LOG_DEBUG, subject, __VA_ARGS__)

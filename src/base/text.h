@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VZ_UUID_BYTES 16
+#define VZ_UUID_BYTES      16
 #define VZ_UUID_TEXT_BYTES 37 /* with the NUL */
 
 /* Lower case, with dashes. */

@@ -13,7 +13,7 @@
 #define VZ_GIB (1024 * VZ_MIB)
 
 #define VZ_USEC_PER_MSEC ((int64_t)1000)
-#define VZ_USEC_PER_SEC ((int64_t)1000000)
+#define VZ_USEC_PER_SEC  ((int64_t)1000000)
 
 /* MiB to bytes; OVERFLOW with `what` named where the product does not fit an int64 (QEMU's and
  * libvirt's rates are signed 64-bit). */
