@@ -1,0 +1,21 @@
+/* messages_end.h - after messages.def: forgets every kind of row. */
+#undef LIMIT
+#undef STRUCT
+#undef INT
+#undef UINT
+#undef HYPER
+#undef UHYPER
+#undef STRING
+#undef OPTIONAL_STRING
+#undef UUID
+#undef BYTES
+#undef CHARS
+#undef CHAR_LIST
+#undef SUB
+#undef OPTIONAL_SUB
+#undef LIST
+#undef INT_LIST
+#undef UINT_LIST
+#undef UHYPER_LIST
+#undef STRING_LIST
+#undef END
