@@ -7,10 +7,7 @@
  * hosts (descriptor numbers, the accelerator) is in vz_qemu_resources and not in the stream. */
 #pragma once
 
-#include "base/error.h"
 #include "driver/qemu/caps.h"
-
-typedef struct vz_def vz_def;
 
 /* One image of a disk's chain, from the top (index 0) downwards. */
 typedef struct {

@@ -1,13 +1,13 @@
 /* caps.h - what a QEMU binary on this host can do, asked of itself by QMP, never by its version.
  *
  * The first question about a binary starts it twice for some 100 ms: once as `-machine none` for
- * the lists, once to see whether KVM really runs a guest (docs/decisions/0003-kvm-probe.md). The
+ * the lists, once to see whether KVM really runs a guest (docs/decisions/0010-kvm-probe.md). The
  * answers are kept in memory, and in a JSON file keyed by path, size, mtime and ctime of the
  * binary; the KVM part is good for one boot of the host. Any thread; concurrent questions about
  * the same binary are asked once. Blocks: not for the loop thread, which uses _peek. */
 #pragma once
 
-#include "base/error.h"
+#include "domain/def.h"
 
 #include <stdint.h>
 
@@ -27,13 +27,6 @@ typedef enum {
     VZ_ACCEL_TCG,
     VZ_ACCEL_KVM,
 } vz_accel;
-
-/* The type of a domain, as in <domain type='...'>. */
-typedef enum {
-    VZ_VIRT_VZ,   /* the best that works, and told which */
-    VZ_VIRT_KVM,  /* KVM or refuse */
-    VZ_VIRT_QEMU, /* TCG */
-} vz_virt;
 
 /* Once, before threads start. cache_dir (created when needed; NULL: no files) holds the JSON files;
  * accel is the configuration's word: "auto", "kvm" (believe that KVM works) or "tcg" (do not use
@@ -78,6 +71,6 @@ bool vz_qemu_caps_kvm(const vz_qemu_caps *caps, const char **ret_why);
 
 /* The accelerator for a domain type. *ret_note is a sentence for the domain's messages and the log
  * ("KVM", or "TCG, much slower: KVM does not work here: ..."); caller frees. CONFIG_UNSUPPORTED for
- * VZ_VIRT_KVM where KVM does not work, with the reason: it never falls back silently. */
-bool vz_qemu_caps_accel(const vz_qemu_caps *caps, vz_virt virt, vz_accel *ret_accel,
+ * VZ_DEF_TYPE_KVM where KVM does not work, with the reason: it never falls back silently. */
+bool vz_qemu_caps_accel(const vz_qemu_caps *caps, vz_def_type type, vz_accel *ret_accel,
                         char **ret_note, GError **err);

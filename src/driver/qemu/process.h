@@ -9,14 +9,12 @@
  * block with deadlines, and hooks are called on it from within its waits. */
 #pragma once
 
-#include "base/error.h"
 #include "base/wait.h"
 #include "driver/qemu/caps.h"
 #include "driver/qemu/qmp.h"
 
 #include <sys/types.h>
 
-typedef struct vz_def vz_def;
 typedef struct vz_qemu vz_qemu;
 
 /* Where things are on this host; one for the program, outlives every vz_qemu. */
@@ -69,11 +67,12 @@ typedef struct {
  * errors: it lives but cannot be reached; nothing was changed. */
 vz_qemu *vz_qemu_adopt(const vz_qemu_adopt_request *request, bool *ret_ended, GError **err);
 
-/* Ends QEMU (SIGTERM, then SIGKILL), waits until it is proved dead by its pidfd, removes its taps
- * and its run directory, frees. Also for one that has ended already. false (and still freed, with a
- * line in the error): it could not be proved dead, in uninterruptible sleep; pid and start time
- * stay what names it. `graceful`: QEMU gets seconds to flush its images, else none. */
-bool vz_qemu_kill(vz_qemu *take_qemu, bool graceful, GError **err);
+/* Ends QEMU and waits until its pidfd proves it dead; then removes its taps and its run directory,
+ * and frees. Also for one that has ended already. SIGTERM makes QEMU flush its images; graceful
+ * leaves it at that, else SIGKILL follows after a few seconds. false: it lives on
+ * (OPERATION_FAILED; after SIGKILL only in uninterruptible sleep), nothing was removed or freed,
+ * call again. */
+bool vz_qemu_kill(vz_qemu *qemu, bool graceful, GError **err);
 
 /* Forgets it without touching it: the daemon ends, QEMU goes on. */
 void vz_qemu_release(vz_qemu *take_qemu);
