@@ -9,7 +9,7 @@
 #pragma once
 
 #include "base/error.h"
-#include "migrate/tparam.h"
+#include "wire/tparam.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -72,16 +72,16 @@ typedef enum {
 typedef struct {
     const char *id; /* "PEER2PEER" */
     vz_option_type type;
-    int bit;             /* FLAG: of the flags word */
-    const char *name;    /* FLAG: "VIR_MIGRATE_..."; PARAM: field name; CHOICE: its value */
-    vz_option_id param;  /* CHOICE: the parameter it is a value of */
-    int wire_type;       /* PARAM: VZ_TPARAM_* */
-    vz_option_unit unit; /* PARAM */
-    uint64_t min, max;   /* PARAM: of the number as it is on the wire */
-    bool multiple;       /* PARAM: may be given more than once */
-    const char *not_ct;  /* why a container cannot have it; NULL: it can */
-    bool source_only;    /* never sent to the destination */
-    const char *qemu;    /* QEMU capability (FLAG) or parameter (PARAM) that it becomes; or NULL */
+    int bit;                  /* FLAG: of the flags word */
+    const char *name;         /* FLAG: "VIR_MIGRATE_..."; PARAM: field name; CHOICE: its value */
+    vz_option_id param;       /* CHOICE: the parameter it is a value of */
+    vz_tparam_type wire_type; /* PARAM */
+    vz_option_unit unit;      /* PARAM */
+    uint64_t min, max;        /* PARAM: of the number as it is on the wire */
+    bool multiple;            /* PARAM: may be given more than once */
+    const char *not_ct;       /* why a container cannot have it; NULL: it can */
+    bool source_only;         /* never sent to the destination */
+    const char *qemu; /* QEMU capability (FLAG) or parameter (PARAM) that it becomes; or NULL */
     vz_option_status status;
     const char *reason; /* for every status but SUPPORTED */
     const char *word;   /* of the command line, without dashes */
@@ -124,10 +124,17 @@ void vz_options_set_flag(vz_options *options, vz_option_id id, bool on);
 void vz_options_set_text(vz_options *options, vz_option_id id, const char *text);
 void vz_options_set_number(vz_options *options, vz_option_id id, uint64_t number);
 
+/* From outside, checked: a number as it is on the wire, a text. INVALID_ARG (8) for a value out of
+ * range or malformed and for a second one where one is allowed, OVERFLOW (82) for a rate that does
+ * not fit, ARGUMENT_UNSUPPORTED (74) for a migrate_uri of a scheme that is not supported. A rate of
+ * 0 means "the default" and is as good as absent. */
+bool vz_options_put_number(vz_options *options, vz_option_id id, uint64_t number, GError **err);
+bool vz_options_put_text(vz_options *options, vz_option_id id, const char *text, GError **err);
+
 /* One call of the *3_PARAMS family (302-307) -> options. Form only: unknown flag bits and wrong
  * types, duplicates and values out of range are INVALID_ARG (8), an unknown parameter is
  * ARGUMENT_UNSUPPORTED (74), a rate that does not fit is OVERFLOW (82): libvirt's codes and texts
- * (facts 3.5). bandwidth 0 means "the default" and is as good as absent. */
+ * (facts 3.5). */
 bool vz_options_from_wire(const vz_tparam *params, size_t count, uint64_t flags, vz_phase phase,
                           vz_options **ret_options, GError **err);
 
