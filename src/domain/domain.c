@@ -242,12 +242,13 @@ void vz_domain_set_state(vz_domain *domain, vz_state state, int reason)
     commit(domain, s);
 }
 
-void vz_domain_set_live(vz_domain *domain, vz_def *take_live, int id)
+void vz_domain_set_live(vz_domain *domain, vz_def *take_live, int id, pid_t pid)
 {
     vz_snapshot *s = change(domain);
     vz_def_unref(s->live);
     s->live = take_live;
     s->id = take_live ? id : -1;
+    s->pid = take_live ? pid : 0;
     commit(domain, s);
 }
 

@@ -15,6 +15,8 @@
 #include "domain/job.h"
 #include "domain/state.h"
 
+#include <sys/types.h>
+
 typedef struct vz_def vz_def;       /* domain/def.h: immutable, reference counted */
 typedef struct vz_table vz_table;   /* domain/table.h */
 typedef struct vz_driver vz_driver; /* driver/driver.h */
@@ -23,6 +25,7 @@ typedef struct vz_driver vz_driver; /* driver/driver.h */
 typedef struct {
     int refs; /* atomic */
     int id;   /* -1 while inactive */
+    pid_t pid; /* of what runs it; 0 while inactive */
     vz_state state;
     int reason;
     bool autostart;
@@ -90,6 +93,10 @@ vz_inbox *vz_domain_inbox(vz_domain *domain);
 void vz_domain_keep_actor(vz_domain *domain);
 void vz_domain_release_actor(vz_domain *domain);
 
+/* Not the actor thread: ends the actor for good, dropping what is queued, cancelling the running
+ * task's waits, and waiting for its end; then runs on_end(domain) on it. For the program's end. */
+void vz_domain_stop_actor(vz_domain *domain, vz_task_fn on_end);
+
 /* True on the domain's actor thread; for assertions. */
 bool vz_domain_on_actor(vz_domain *domain);
 
@@ -100,8 +107,9 @@ void *vz_domain_driver_data(vz_domain *domain);
 void vz_domain_set_driver_data(vz_domain *domain, void *data);
 
 void vz_domain_set_state(vz_domain *domain, vz_state state, int reason);
-/* Takes the definition (may be NULL) and gives up the one before. With a definition, id >= 0. */
-void vz_domain_set_live(vz_domain *domain, vz_def *take_live, int id);
+/* Takes the definition and gives up the one before. Active: a definition, its id and the pid of
+ * what runs it. Inactive: NULL, -1, 0. */
+void vz_domain_set_live(vz_domain *domain, vz_def *take_live, int id, pid_t pid);
 void vz_domain_set_config(vz_domain *domain, vz_def *take_config);
 void vz_domain_set_autostart(vz_domain *domain, bool autostart);
 void vz_domain_set_autodestroy(vz_domain *domain, bool autodestroy);

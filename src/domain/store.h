@@ -4,8 +4,7 @@
  *     STATE/domains/UUID.xml         the definition (config) of a persistent domain
  *     STATE/domains/UUID.autostart   exists: started once per boot
  *     STATE/domains/UUID.marks       key=value lines: what start and autostart must obey
- *     RUN/domains/UUID/              everything of one running guest (sockets, pidfile)
- *     RUN/domains/UUID/status        its identity, state and live definition
+ *     RUN/domains/UUID.status        a running guest: identity, state, live definition
  *     RUN/autostarted                this boot's autostart has been done
  *
  * The store knows texts, not definitions. A damaged file is reported and left where it is. Any
@@ -21,7 +20,7 @@
 
 typedef struct vz_store vz_store;
 
-/* Makes the directories (0700 for state; 0711 for run, because QEMU's user must pass through). */
+/* Makes the directories: 0700 for state, 0711 for run, which QEMU's user must pass through. */
 vz_store *vz_store_open(const char *state_dir, const char *run_dir, GError **err);
 void vz_store_close(vz_store *store);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(vz_store, vz_store_close)
@@ -31,10 +30,6 @@ bool vz_store_save_config(vz_store *store, const char *uuid_text, const char *xm
 /* Removes the definition, its autostart flag, but not its marks. */
 bool vz_store_remove_config(vz_store *store, const char *uuid_text, GError **err);
 bool vz_store_set_autostart(vz_store *store, const char *uuid_text, bool autostart, GError **err);
-
-/* RUN/domains/UUID, made on demand by vz_store_make_run_dir. Caller frees. */
-char *vz_store_run_dir(vz_store *store, const char *uuid_text);
-bool vz_store_make_run_dir(vz_store *store, const char *uuid_text, GError **err);
 
 /* A running guest as it is written down. Strings are owned by whoever has the struct. */
 typedef struct {
@@ -52,7 +47,7 @@ void vz_status_clear(vz_status *status);
 
 bool vz_store_save_status(vz_store *store, const char *uuid_text, const vz_status *status,
                           GError **err);
-/* Forgets the status and removes the run directory with what is in it (one level). */
+/* A failure is logged: a guest is proved dead by its process, not by this file. */
 void vz_store_remove_status(vz_store *store, const char *uuid_text);
 bool vz_store_read_status(vz_store *store, const char *uuid_text, vz_status *ret_status,
                           GError **err);

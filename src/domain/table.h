@@ -18,7 +18,9 @@ typedef struct {
 
 /* store and driver are borrowed and outlive the table. */
 vz_table *vz_table_new(vz_store *store, const vz_driver *driver);
-/* Ends all actors first: every queued task is dropped, the running one is waited for. */
+/* Ends all actors: queued tasks are dropped, running ones cancelled and waited for, then
+ * on_end(domain) runs on each actor that has a thread (to let go of its guest). */
+void vz_table_stop(vz_table *table, vz_task_fn on_end);
 void vz_table_free(vz_table *table);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(vz_table, vz_table_free)
 
@@ -27,8 +29,8 @@ vz_store *vz_table_store(vz_table *table);
 /* Before threads start. */
 void vz_table_set_listener(vz_table *table, const vz_table_listener *listener, void *user);
 
-/* Tells the listener; id is the domain's own at this moment, or, where it has just lost it, the
- * last one (libvirt sends the old id with STOPPED). Actor thread of the domain. */
+/* Tells the listener, with the id that the domain has at this moment (-1 in STOPPED, as libvirt
+ * sends it). Actor thread of the domain. */
 void vz_table_emit(vz_domain *domain, vz_event event, int detail);
 void vz_table_emit_reboot(vz_domain *domain);
 void vz_table_emit_iteration(vz_domain *domain, int iteration);
@@ -54,7 +56,7 @@ typedef enum {
 vz_domain *vz_table_reserve(vz_table *table, const uint8_t uuid[VZ_UUID_BYTES], const char *name,
                             vz_reserve purpose, GError **err);
 /* Gives the reservation back (not the reference), and removes the domain if nothing is left. */
-void vz_table_release(vz_domain *domain);
+void vz_table_release(vz_domain *domain, vz_reserve purpose);
 
 /* Removes the domain from the table if it is neither active, nor persistent, nor reserved. To be
  * called whenever one of the first two has ended. */
