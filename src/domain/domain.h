@@ -23,8 +23,8 @@ typedef struct vz_driver vz_driver; /* driver/driver.h */
 
 /* What a domain is at one moment. Immutable; hold it as long as you like. */
 typedef struct {
-    int refs; /* atomic */
-    int id;   /* -1 while inactive */
+    int refs;  /* atomic */
+    int id;    /* -1 while inactive */
     pid_t pid; /* of what runs it; 0 while inactive */
     vz_state state;
     int reason;
@@ -102,7 +102,8 @@ bool vz_domain_on_actor(vz_domain *domain);
 
 /* ---- Actor thread only, from here on. ---- */
 
-/* The driver's own (a vz_qemu *); NULL while inactive. Not freed by the domain. */
+/* The driver's own; NULL while inactive. Not freed by the domain. For a guest's vz_qemu see
+ * driver/qemu/driver.h. */
 void *vz_domain_driver_data(vz_domain *domain);
 void vz_domain_set_driver_data(vz_domain *domain, void *data);
 

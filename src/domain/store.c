@@ -11,14 +11,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FILE_MODE       0600
-#define MARK_VALUE_MAX  1024
-#define CONFIG_SUFFIX   ".xml"
-#define START_SUFFIX    ".autostart"
-#define MARKS_SUFFIX    ".marks"
-#define STATUS_SUFFIX   ".status"
-#define AUTOSTARTED     "autostarted"
-#define STATUS_VERSION  1
+#define FILE_MODE      0600
+#define MARK_VALUE_MAX 1024
+#define CONFIG_SUFFIX  ".xml"
+#define START_SUFFIX   ".autostart"
+#define MARKS_SUFFIX   ".marks"
+#define STATUS_SUFFIX  ".status"
+#define AUTOSTARTED    "autostarted"
+#define STATUS_VERSION 1
 
 struct vz_store {
     char *configs;  /* STATE/domains */

@@ -318,7 +318,7 @@ bool vz_snapshot_matches(const vz_snapshot *snapshot, uint32_t list_flags)
         {1 | 2, vz_snapshot_active(snapshot) ? 1 : 2},
         {4 | 8, vz_snapshot_persistent(snapshot) ? 4 : 8},
         {16 | 32 | 64 | 128, state_flag(snapshot->state)},
-        {256 | 512, 512},       /* managed save: none has */
+        {256 | 512, 512}, /* managed save: none has */
         {1024 | 2048, snapshot->autostart ? 1024 : 2048},
         {4096 | 8192, 8192},    /* snapshots: none has */
         {16384 | 32768, 32768}, /* checkpoints: none has */

@@ -34,22 +34,28 @@ struct vz_driver {
      * failure nothing is left, and the error ends with the guest program's last words. */
     bool (*start)(vz_domain *domain, const vz_driver_start *request, vz_def **ret_live,
                   GError **err);
-    /* Takes a guest back that an earlier daemon started. */
+    /* Takes a guest back that an earlier daemon started. NO_DOMAIN: it is gone, and what it left
+     * was tidied up. Other errors: it lives but cannot be reached. */
     bool (*adopt)(vz_domain *domain, const vz_driver_adopt *request, vz_alive *ret_alive,
                   GError **err);
-    /* Ends the guest's process and proves it dead, then frees driver_data. graceful: only a polite
-     * request and a short wait; false and OPERATION_FAILED if it lives on. */
+    /* Ends the guest's process, proves it dead, and frees driver_data. graceful: its program gets
+     * seconds to tidy up. false: it could not be proved dead; may be asked again. */
     bool (*kill)(vz_domain *domain, bool graceful, GError **err);
     /* Lets go of a guest that lives on (the daemon ends). */
     void (*release)(vz_domain *domain);
     bool (*suspend)(vz_domain *domain, GError **err);
     bool (*resume)(vz_domain *domain, GError **err);
     bool (*shutdown)(vz_domain *domain, GError **err); /* asks the guest (ACPI) */
+    bool (*reboot)(vz_domain *domain, GError **err);   /* as shutdown, then starts again */
     bool (*reset)(vz_domain *domain, GError **err);
+    /* Do its CPUs run, by its own word? */
+    bool (*running)(vz_domain *domain, bool *ret_running, GError **err);
     /* CPU time used by the guest so far, ns. Any thread; 0 when unknown. */
     uint64_t (*cpu_time_ns)(pid_t pid);
     pid_t (*pid)(vz_domain *domain);
-    uint64_t (*start_time)(vz_domain *domain);
+    /* A console's descriptor to pump, for the device with this alias (NULL: the first console).
+     * Caller closes. */
+    int (*open_console)(vz_domain *domain, const char *alias, GError **err);
     /* The last lines that the guest's program wrote; NULL or "" for none. Caller frees. */
     char *(*last_words)(vz_domain *domain);
 };

@@ -19,13 +19,14 @@ typedef struct {
  * went), except by an incoming start. */
 bool vz_life_start(vz_domain *domain, const vz_life_start_request *request, GError **err);
 
-/* Ends the guest (kills it if it lives), makes the domain inactive (state shutoff with the reason,
- * event STOPPED with the detail), forgets its status, and removes a transient domain. No effect
- * on an inactive domain. */
-void vz_life_end(vz_domain *domain, vz_shutoff_reason reason, int stopped_detail);
+/* Ends the guest (kills it if it lives, and proves it dead), makes the domain inactive (state
+ * shutoff with the reason, event STOPPED with the detail), forgets its status, and removes a
+ * transient domain. An inactive domain is success. false: the process could not be proved dead;
+ * the domain stays active. */
+bool vz_life_end(vz_domain *domain, vz_shutoff_reason reason, int stopped_detail, GError **err);
 
 /* The operations of users. suspend and resume ask the job's ops first. suspend of a paused domain
- * is success and does nothing; resume of a running one likewise. */
+ * is success and does nothing; resume of a running one is "domain is already running" (55). */
 bool vz_life_suspend(vz_domain *domain, GError **err);
 bool vz_life_resume(vz_domain *domain, GError **err);
 bool vz_life_shutdown(vz_domain *domain, GError **err);
@@ -53,7 +54,31 @@ void vz_life_changed(vz_domain *domain, vz_state state, int reason, vz_event eve
 /* The same without an event. */
 void vz_life_state(vz_domain *domain, vz_state state, int reason);
 
-/* At the daemon's start: takes back a guest that a status file names. A guest that died meanwhile
- * leaves the domain shut off (reason and message say how). */
-void vz_life_adopt(vz_domain *domain, const vz_driver_adopt *request, int id, vz_state state,
-                   int reason);
+/* Asked, on the actor thread, before a start of a domain that has marks (domain/store.h): true lets
+ * it start; false with the reason. Set once, before threads; without one, marks refuse. */
+typedef bool (*vz_life_start_check)(vz_domain *domain, GError **err);
+void vz_life_set_start_check(vz_life_start_check check);
+
+/* At the daemon's start: takes back a guest that a status file names. One that has died leaves the
+ * domain shut off, with a message that says how it ended; one that lives but does not answer stays
+ * active, with a message, and can only be destroyed. Takes live. */
+typedef struct {
+    vz_def *take_live;
+    int id;
+    vz_state state;
+    int reason;
+    bool autodestroy;
+    pid_t pid;
+    uint64_t start_time;
+} vz_life_adopt_request;
+void vz_life_adopt(vz_domain *domain, const vz_life_adopt_request *request);
+
+/* ---- What drivers report. ---- */
+
+/* The guest has shut itself down (vz_event details of SHUTDOWN); its process is about to end. */
+void vz_life_guest_shutdown(vz_domain *domain, int shutdown_detail);
+/* Its process has ended, proved. The job's `died` is asked first. */
+void vz_life_guest_ended(vz_domain *domain);
+/* Its CPUs were stopped or started by something else than vz_life. */
+void vz_life_guest_stopped(vz_domain *domain, vz_paused_reason reason, int suspended_detail);
+void vz_life_guest_resumed(vz_domain *domain);

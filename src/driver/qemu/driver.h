@@ -1,0 +1,14 @@
+/* driver.h - QEMU behind the vtable of driver/driver.h. */
+#pragma once
+
+#include "driver/driver.h"
+#include "driver/qemu/process.h"
+
+extern const vz_driver vz_driver_qemu;
+
+/* Before threads: where things are (borrowed for the program's life). */
+void vz_driver_qemu_setup(const vz_qemu_host *host);
+
+/* Actor thread: the domain's QEMU; NULL while inactive or where it cannot be reached. Valid until
+ * the domain is ended. */
+vz_qemu *vz_driver_qemu_of(vz_domain *domain);
