@@ -304,7 +304,8 @@ static bool check_status(const vz_option_row *row, bool caller, GError **err)
 {
     bool refuse = row->status == VZ_STATUS_NOT_YET || row->status == VZ_STATUS_REJECTED ||
                   (row->status == VZ_STATUS_CARRIER && caller);
-    if (!refuse)
+    bool values_decide = row->type == VZ_ROW_PARAM && row->unit == VZ_UNIT_CHOICE;
+    if (!refuse || values_decide)
         return true;
     g_autofree char *what = title(row);
     return vz_fail(err, VZ_ERR_ARGUMENT_UNSUPPORTED, "%s is not %s: %s", what,
