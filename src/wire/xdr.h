@@ -17,6 +17,3 @@ bool vz_xdr_encode(const vz_schema *schema, const void *in, GByteArray *out, GEr
  * What it points to is in the arena. On failure *ret_out is unspecified. */
 bool vz_xdr_decode(const vz_schema *schema, const uint8_t *data, size_t bytes, vz_arena *arena,
                    void *ret_out, GError **err);
-
-/* Prints every limit and struct of messages.def as an RFC 4506 (.x) description. */
-void vz_xdr_print_protocol(GString *out);
