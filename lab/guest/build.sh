@@ -2,8 +2,9 @@
 # Makes the test guest: build.sh [OUT] writes OUT/vmlinuz, OUT/initrd.img and OUT/cmdline (the words
 # that every guest's kernel command line begins with). OUT is build/guest unless given.
 #
-# The kernel, its modules and busybox come from the lab's Debian 13 root (lab/lab root), or from the
-# directory VZ_GUEST_ROOT, unpacked Debian packages; nothing is installed here. Two builds from the same input are equal.
+# The kernel, its modules and busybox come from the lab's Debian 13 root (lab/lab root), or from a
+# directory of unpacked packages that VZ_GUEST_ROOT names; nothing is installed on this machine. Two
+# builds from the same input are equal.
 set -eu
 umask 022
 
@@ -74,17 +75,26 @@ add_set()
     printf '%s\n' "${order[@]}" >"$tree/modules/$set"
 }
 
+for tool in cpio xz objcopy "${CC:-cc}"; do
+    command -v "${tool%% *}" >/dev/null || die "needs $tool (packages cpio, xz-utils, binutils, gcc)"
+done
+
 root=${VZ_GUEST_ROOT:-$("$here/../lab" root)}
-kernel=$(ls "$root"/boot/vmlinuz-* 2>/dev/null | tail -n 1)
+kernel=
+for file in "$root"/boot/vmlinuz-*; do # the last is the newest
+    [ ! -e "$file" ] || kernel=$file
+done
 [ -n "$kernel" ] || die "there is no kernel in $root/boot"
 release=${kernel##*/vmlinuz-}
 modules=$root/usr/lib/modules/$release
 
 mkdir -p "$out"
-tree=$(mktemp -d "$out/tree.XXXXXX")
-trap 'rm -rf "$tree"' EXIT
+work=$(mktemp -d "$out/new.XXXXXX") # two builds at once must not meet
+trap 'rm -rf "$work"' EXIT
+tree=$work/tree
 mkdir -p "$tree"/{bin,dev,modules,proc,sys}
-${CC:-cc} -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -static -pthread -s -o "$tree/init" "$here"/*.c
+${CC:-cc} -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -static -pthread -s \
+    -o "$tree/init" "$here"/*.c
 cp "$root/usr/bin/busybox" "$tree/bin/busybox"
 ln -s busybox "$tree/bin/sh" # nothing needs it; rdinit=/bin/sh gives a shell
 add_set base "${base_modules[@]}"
@@ -92,8 +102,9 @@ add_set vd "${vd_modules[@]}"
 add_set sd "${sd_modules[@]}"
 
 find "$tree" -exec touch -h -d @0 {} +
-(cd "$tree" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc -R 0:0) >"$out/initrd.new"
-cp "$kernel" "$out/vmlinuz.new"
-echo "$cmdline" >"$out/cmdline"
-mv "$out/initrd.new" "$out/initrd.img"
-mv "$out/vmlinuz.new" "$out/vmlinuz"
+(cd "$tree" && find . -mindepth 1 | LC_ALL=C sort |
+    cpio --quiet --reproducible -o -H newc -R 0:0) >"$work/initrd"
+cp "$kernel" "$work/vmlinuz"
+echo "$cmdline" >"$work/cmdline"
+mv "$work/initrd" "$out/initrd.img"
+mv "$work/vmlinuz" "$work/cmdline" "$out"

@@ -383,7 +383,7 @@ def run(options):
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    log = open(options.log, "w", encoding="ascii") if options.log else None
+    log = open(options.log, "w", encoding="ascii", buffering=1) if options.log else None
     observer = Observer(address(options.udp), log)
     if options.poll:
         observer.start_poll(address(options.poll, GUEST_PORT))

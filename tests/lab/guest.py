@@ -1,5 +1,5 @@
-"""Runs the test guest in a QEMU of its own, for tests of the guest and of what looks at it; and
-fills the domain XML template, for tests of what manages it.
+"""Runs the test guest in a QEMU of its own, for tests of the guest and of what looks at it.
+Tests of what manages guests define them with lab/guest/domain.py.
 
 QEMU must be 10 or later (7.2 loses guests when it migrates under emulation). It is the one named by
 VZ_QEMU, or that of PATH, or that of the lab's Debian 13 root, run by that root's dynamic linker so that
@@ -18,7 +18,6 @@ import tempfile
 import threading
 import time
 import unittest
-import uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.normpath(os.path.join(HERE, "..", ".."))
@@ -254,13 +253,3 @@ class Machine:
     def __exit__(self, *_):
         self.close()
 
-
-def domain_xml(name, words="", disk="", mac="52:54:00:76:7a:02", memory_mib=256, domain_uuid=None):
-    """A domain as define-xml makes it. words: for the guest; disk: a <disk> element or nothing."""
-    kernel, initrd, cmdline = files()
-    with open(os.path.join(GUEST, "guest.xml.in"), encoding="utf-8") as file:
-        text = file.read()
-    values = {"NAME": name, "UUID": domain_uuid or str(uuid.uuid4()), "MAC": mac,
-              "MEM": str(memory_mib), "KERNEL": kernel, "INITRD": initrd,
-              "CMDLINE": "%s vz.id=%s %s" % (cmdline, name, words), "DISK": disk}
-    return re.sub("@([A-Z]+)@", lambda match: values[match.group(1)], text)

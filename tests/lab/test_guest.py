@@ -72,8 +72,14 @@ class WithObserver(unittest.TestCase):
 
 
 class Beats(WithObserver):
-    def test_serial_and_network_agree(self):
-        machine = self.start("beats", "vz.mem=32 vz.dirty=5")
+    def test_beats(self):
+        machine = self.start("beats", "vz.mem=32")
+        self.serial_and_network_agree(machine)
+        self.questions_on_the_console(machine)
+        self.idle_guest_is_cheap(machine)
+        self.stopped_qemu_is_a_gap_of_that_length(machine)
+
+    def serial_and_network_agree(self, machine):
         self.observer.mark("m")
         machine.mark("m")
         time.sleep(2)
@@ -86,41 +92,36 @@ class Beats(WithObserver):
         self.assertAlmostEqual(heard["counter"], typed["counter"], delta=30)
         self.assertRegex(heard["boot"], "^[0-9a-f]{8}$")
 
-    def test_stopped_qemu_is_a_gap_of_that_length(self):
-        machine = self.start("gap")
-        time.sleep(1)
-        self.observer.mark("m")
-        machine.mark("m")
-        machine.process.send_signal(signal.SIGSTOP)
-        time.sleep(0.5)
-        machine.process.send_signal(signal.SIGCONT)
-        time.sleep(1)
-        for found in (self.observer.report("m", "gap"), machine.report("m")):
-            self.assertGreater(found["longest_gap_ms"], 490)
-            self.assertLess(found["longest_gap_ms"], 800)
-            self.assertEqual([], found["problems"])
-
-    def test_questions_on_the_console(self):
-        machine = self.start("typed")
+    def questions_on_the_console(self, machine):
         machine.type("verify")
         machine.wait_text(r"re - verify ok pages=8192 bad_pages=0")
         machine.type("fly")
         machine.wait_text(r"re - unknown command 'fly'")
 
-    def test_idle_guest_is_cheap(self):
-        machine = self.start("idle", "vz.serial=0")
-        time.sleep(2)
+    def idle_guest_is_cheap(self, machine):
         before = self.cpu_s(machine.process.pid)
         time.sleep(3)
         used = self.cpu_s(machine.process.pid) - before
         print("idle guest: %.0f %% of a core" % (used / 3 * 100))
-        self.assertLess(used / 3, 0.35)
+        self.assertLess(used / 3, 0.5)
 
     @staticmethod
     def cpu_s(pid):
         with open("/proc/%d/stat" % pid, encoding="ascii") as file:
             fields = file.read().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def stopped_qemu_is_a_gap_of_that_length(self, machine):
+        self.observer.mark("stop")
+        machine.mark("stop")
+        machine.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)
+        machine.process.send_signal(signal.SIGCONT)
+        time.sleep(1)
+        for found in (self.observer.report("stop", "beats"), machine.report("stop")):
+            self.assertGreater(found["longest_gap_ms"], 490)
+            self.assertLess(found["longest_gap_ms"], 800)
+            self.assertEqual([], found["problems"])
 
 
 class Quiet(WithObserver):
@@ -155,7 +156,7 @@ class Quiet(WithObserver):
 
 class Verification(WithObserver):
     def test_memory_check_can_fail(self):
-        machine = self.start("memory", "vz.mem=32 vz.verify=0")
+        machine = self.start("memory", "vz.mem=32 vz.hot=4 vz.verify=0")
         good = machine.ask("verify")
         self.assertRegex(good, "^verify ok ")
         self.assertEqual((8192, 0, 0), tuple(
@@ -173,16 +174,12 @@ class Verification(WithObserver):
         self.assertEqual(3, heard["errors"])
         self.assertEqual(3, len([one for one in heard["says"] if "error memory" in one]))
         self.assertEqual(0, numbers(machine.ask("verify"))["bad_pages"])
+        self.dirty_rate(machine)
+        # Nobody asks: the next write to a page finds it.
+        self.assertRegex(machine.ask("corrupt 1000"), "^damaged page")
+        machine.wait_text("error memory page damaged: 1000", 20)
 
-    def test_damage_is_found_without_being_asked(self):
-        """Nobody asks; the walk over the pages or the next write to it finds the page."""
-        machine = self.start("walk", "vz.mem=8 vz.verify=8 vz.dirty=2")
-        self.assertRegex(machine.ask("corrupt 2000"), "^damaged page")
-        machine.wait_text("error memory page damaged: 2000", 20)
-
-    def test_dirty_rate(self):
-        machine = self.start("dirty", "vz.mem=32 vz.hot=4")
-        self.assertRegex(machine.ask("verify"), "^verify ok ")  # so all is stamped
+    def dirty_rate(self, machine):
         before = int(machine.stat()["written"])
         time.sleep(0.5)
         self.assertEqual(before, int(machine.stat()["written"]))
@@ -191,17 +188,11 @@ class Verification(WithObserver):
         time.sleep(2)
         pages = int(machine.stat()["written"]) - before
         self.assertAlmostEqual(10, pages / 256 / (time.monotonic() - started), delta=4)
-        self.assertRegex(machine.ask("verify"), "^verify ok ")
-
-    def test_virtio_disk_check_can_fail(self):
-        self.disk_check("virtio", "/dev/vda")
+        self.assertRegex(machine.ask("verify"), " bad_pages=0 ")
 
     def test_sata_disk_check_can_fail(self):
-        self.disk_check("sata", "/dev/sda")
-
-    def disk_check(self, bus, device):
         path = self.make_disk("disk")
-        machine = self.start(bus, "vz.disk=%s vz.writes=0" % device, disk_options(path, bus))
+        machine = self.start("sata", "vz.disk=/dev/sda vz.writes=0", disk_options(path, "sata"))
         self.wait_disk(machine)
         good = machine.ask("verify")
         self.assertRegex(good, "^verify ok ")
@@ -209,7 +200,7 @@ class Verification(WithObserver):
         self.assertRegex(machine.ask("stale-disk 9"), "^damaged block")
         self.assertRegex(machine.ask("verify"), "^verify bad .*bad_blocks=1 errors=1 ")
         machine.wait_text("block stale: 9 holds write 9, write 10 expected")
-        # From outside, as a lost write to the image would be.
+        # From outside, as a write that the image lost would look.
         with open(path, "r+b") as file:
             file.seek(100 * 4096)
             file.write(b"\0" * 4096)
