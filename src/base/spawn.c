@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define FIRST_PASSED_FD 3
+#define FIRST_PASSED_FD   3
 #define STDERR_TAIL_BYTES 1024
 
 static const char *const child_environment[] = {
@@ -53,7 +53,7 @@ static bool drop_identity(const vz_spawn_options *o)
 {
     if (!o->change_identity)
         return true;
-    return setgroups(0, NULL) == 0 && setresgid(o->gid, o->gid, o->gid) == 0 &&
+    return setgroups(o->n_groups, o->groups) == 0 && setresgid(o->gid, o->gid, o->gid) == 0 &&
            setresuid(o->uid, o->uid, o->uid) == 0;
 }
 

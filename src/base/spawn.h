@@ -15,9 +15,11 @@ typedef struct {
     int stdin_fd; /* -1: /dev/null */
     int stdout_fd;
     int stderr_fd;
-    bool change_identity; /* to uid and gid, without supplementary groups */
+    bool change_identity; /* to uid and gid, with no supplementary groups but these */
     uid_t uid;
     gid_t gid;
+    const gid_t *groups; /* borrowed; NULL: none */
+    size_t n_groups;
     bool new_session; /* survives its parent's terminal and signals */
 } vz_spawn_options;
 

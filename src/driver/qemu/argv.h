@@ -18,28 +18,30 @@ typedef struct {
 } vz_qemu_layer;
 
 typedef struct {
-    const vz_qemu_layer *layers; /* NULL: an empty drive */
+    vz_qemu_layer *layers; /* NULL: an empty drive */
     size_t n_layers;
 } vz_qemu_disk_images;
 
-typedef struct {
-    int fd;       /* number in QEMU; -1: no tap (user networking) */
-    int vhost_fd; /* -1: none */
-} vz_qemu_tap;
-
-/* What the process opened for QEMU; numbers are those that QEMU sees. */
+/* What the process opened for QEMU, under the numbers that QEMU sees. The arrays run parallel to
+ * those of the definition. */
 typedef struct {
     vz_accel accel;
     bool incoming;                    /* -incoming defer */
     int monitor_fd;                   /* listening unix socket */
-    const vz_qemu_disk_images *disks; /* one per disk of the definition, same order */
-    const vz_qemu_tap *taps;          /* one per interface, same order */
-    const int *char_fds;              /* one per character device: a listening socket or log file
-                                         where the kind needs one, else -1 */
-    const char *kernel;               /* readable by QEMU's user; NULL none */
+    const vz_qemu_disk_images *disks; /* per disk */
+    const int *tap_fds;               /* per interface; -1: user networking */
+    /* Per character device: of type unix a socket (listening for mode bind, connected for mode
+     * connect), of type file the number of an fdset, else -1. */
+    const int *serial_fds;
+    const int *console_fds;
+    const int *channel_fds;
+    const char *kernel; /* paths that QEMU's user can open; NULL: none */
     const char *initrd;
-    const char *rundir;
+    const char *vnc_address; /* where the definition names none */
 } vz_qemu_resources;
+
+/* The node of a disk's top image, for block jobs and exports; NULL-terminated, caller frees. */
+char *vz_qemu_node_name(const vz_def_disk *disk);
 
 /* *ret_argv: NULL-terminated strings, the emulator first; caller g_strfreev()s.
  * CONFIG_UNSUPPORTED names what this QEMU or this version of virtvz has no device for. */

@@ -9,6 +9,7 @@
 
 #include "domain/def.h"
 
+#include <jansson.h>
 #include <stdint.h>
 
 typedef struct vz_qemu_caps vz_qemu_caps; /* immutable; lives until the program ends */
@@ -28,10 +29,14 @@ typedef enum {
     VZ_ACCEL_KVM,
 } vz_accel;
 
-/* Once, before threads start. cache_dir (created when needed; NULL: no files) holds the JSON files;
- * accel is the configuration's word: "auto", "kvm" (believe that KVM works) or "tcg" (do not use
- * it). INVALID_ARG for another word. */
-bool vz_qemu_caps_setup(const char *cache_dir, const char *accel, GError **err);
+typedef struct {
+    const char *cache_dir; /* of the JSON files, created when needed; NULL: none */
+    const char *accel;     /* "auto"; "kvm": believe that it works; "tcg": do not use KVM */
+    const char *user;      /* that QEMU runs as, who must be able to use KVM; NULL: no change */
+} vz_qemu_caps_settings;
+
+/* Once, before threads start; strings are copied. INVALID_ARG for another word in accel. */
+bool vz_qemu_caps_setup(const vz_qemu_caps_settings *settings, GError **err);
 
 /* Probes when needed. OPERATION_FAILED with QEMU's words; SYSTEM_ERROR where there is no binary:
  * "cannot check QEMU binary '/usr/bin/x': No such file or directory". */
@@ -74,3 +79,10 @@ bool vz_qemu_caps_kvm(const vz_qemu_caps *caps, const char **ret_why);
  * VZ_DEF_TYPE_KVM where KVM does not work, with the reason: it never falls back silently. */
 bool vz_qemu_caps_accel(const vz_qemu_caps *caps, vz_def_type type, vz_accel *ret_accel,
                         char **ret_note, GError **err);
+
+/* Capabilities out of QEMU's replies, {"query-machines": [...], ...}: of the cache, or recorded
+ * ones for tests. Caller frees it (those of vz_qemu_caps_get are never freed). */
+vz_qemu_caps *vz_qemu_caps_parse(const char *emulator, const json_t *replies, GError **err);
+void vz_qemu_caps_set_kvm(vz_qemu_caps *caps, bool works, const char *why);
+void vz_qemu_caps_free(vz_qemu_caps *caps);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(vz_qemu_caps, vz_qemu_caps_free)

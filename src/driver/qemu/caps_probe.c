@@ -1,0 +1,221 @@
+/* caps_probe.c - see caps_probe.h.
+ *
+ * The KVM probe boots a ROM of our own: /dev/kvm that opens, or even a virtual CPU that can be
+ * made, says nothing about whether guests run (nested KVM, PVM, a forbidding hypervisor). The ROM
+ * reports by QEMU's exit code, through the isa-debug-exit device. */
+#include "driver/qemu/caps_probe.h"
+
+#include "base/fd.h"
+#include "base/spawn.h"
+#include "base/wait.h"
+#include "driver/qemu/qmp.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Together some 100 ms on an idle machine; a busy one may need many times that. */
+#define LISTS_TIMEOUT_US (30 * (int64_t)1000000)
+#define KVM_TIMEOUT_US   (10 * (int64_t)1000000)
+#define WORDS_MAX        ((size_t)64 * 1024)
+
+typedef struct {
+    pid_t pid;
+    int pidfd;
+    int words_fd; /* memfd with what it writes to standard error */
+} child;
+
+static void child_clear(child *c)
+{
+    if (c->pidfd >= 0) {
+        siginfo_t info;
+        syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0);
+        while (waitid(P_PIDFD, (id_t)c->pidfd, &info, WEXITED) < 0 && errno == EINTR)
+            ;
+    }
+    vz_fd_clear(&c->pidfd);
+    vz_fd_clear(&c->words_fd);
+}
+
+static bool child_start(child *c, const char *const *argv, int fd, const vz_qemu_user *user,
+                        GError **err)
+{
+    c->words_fd = memfd_create("qemu-words", MFD_CLOEXEC);
+    if (c->words_fd < 0)
+        return vz_fail_errno(err, errno, "cannot make a memfd");
+    vz_spawn_options options = {
+        .argv = argv,
+        .fds = &fd,
+        .n_fds = 1,
+        .stdin_fd = -1,
+        .stdout_fd = -1,
+        .stderr_fd = c->words_fd,
+        .change_identity = user->change,
+        .uid = user->uid,
+        .gid = user->gid,
+        .groups = user->groups,
+        .n_groups = user->n_groups,
+    };
+    return vz_spawn(&options, &c->pid, &c->pidfd, err);
+}
+
+/* The last line it wrote; caller frees. */
+static char *child_last_line(const child *c)
+{
+    g_autofree char *text = g_malloc0(WORDS_MAX + 1);
+    ssize_t n = pread(c->words_fd, text, WORDS_MAX, 0);
+    text[n > 0 ? n : 0] = '\0';
+    g_strchomp(text);
+    const char *newline = strrchr(text, '\n');
+    return g_strdup(newline ? newline + 1 : text);
+}
+
+static const struct {
+    const char *command;
+    const char *type_name; /* its only argument; NULL: none */
+} questions[] = {
+    {"query-version", NULL},
+    {"query-target", NULL},
+    {"query-kvm", NULL},
+    {"query-machines", NULL},
+    {"query-cpu-definitions", NULL},
+    {"qom-list-types", NULL},
+    {"query-commands", NULL},
+    {"query-migrate-capabilities", NULL},
+    {"query-migrate-parameters", NULL},
+    {"device-list-properties", "migration"},
+};
+
+static json_t *ask_all(vz_qmp *qmp, GError **err)
+{
+    json_t *replies = json_object();
+    for (size_t i = 0; i < G_N_ELEMENTS(questions); i++) {
+        const char *type_name = questions[i].type_name;
+        json_t *args = type_name ? json_pack("{s:s}", "typename", type_name) : NULL;
+        json_t *value = vz_qmp_command(qmp, questions[i].command, args, LISTS_TIMEOUT_US, err);
+        if (!value) {
+            json_decref(replies);
+            return NULL;
+        }
+        json_object_set_new(replies, questions[i].command, value);
+    }
+    return replies;
+}
+
+json_t *vz_caps_probe_lists(const char *emulator, const vz_qemu_user *user, GError **err)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+        vz_fail_errno(err, errno, "cannot make a socket pair");
+        return NULL;
+    }
+    vz_autofd mine = pair[0];
+    vz_autofd theirs = pair[1];
+    const char *const argv[] = {emulator,
+                                "-S",
+                                "-no-user-config",
+                                "-nodefaults",
+                                "-display",
+                                "none",
+                                "-machine",
+                                "none",
+                                "-accel",
+                                "tcg",
+                                "-chardev",
+                                "socket,id=m,fd=3",
+                                "-mon",
+                                "chardev=m,mode=control",
+                                NULL};
+    __attribute__((cleanup(child_clear))) child c = {.pidfd = -1, .words_fd = -1};
+    if (!child_start(&c, argv, theirs, user, err))
+        return NULL;
+    vz_fd_clear(&theirs);
+    g_autoptr(vz_qmp) qmp = vz_qmp_open(vz_steal_fd(&mine), vz_now_us() + LISTS_TIMEOUT_US, err);
+    json_t *replies = qmp ? ask_all(qmp, err) : NULL;
+    if (!replies) {
+        g_autofree char *words = child_last_line(&c);
+        g_prefix_error(err, "cannot ask QEMU '%s' what it can do: ", emulator);
+        if (*words) {
+            g_autofree char *text = g_strdup_printf("%s: %s", (*err)->message, words);
+            g_clear_error(err);
+            vz_fail(err, VZ_ERR_OPERATION_FAILED, "%s", text);
+        }
+    }
+    return replies;
+}
+
+/* A ROM is a multiple of 64 KiB, mapped to end at 4 GiB; the processor starts 16 bytes before. */
+#define ROM_BYTES 65536
+#define EXIT_PORT 0xf4
+/* The guest writes 0x31; isa-debug-exit makes (0x31 << 1) | 1 of it. */
+#define EXIT_STATUS 99
+
+static const uint8_t rom_entry[] = {
+    0xb0, 0x31,      /* mov al, 0x31 */
+    0xe6, EXIT_PORT, /* out 0xf4, al */
+    0xf4,            /* hlt */
+    0xeb, 0xfd,      /* jmp to the hlt */
+};
+
+static int make_rom(void)
+{
+    vz_autofd fd = memfd_create("kvm-probe-rom", MFD_CLOEXEC);
+    g_autoptr(GError) err = NULL;
+    if (fd < 0 || ftruncate(fd, ROM_BYTES) < 0 ||
+        pwrite(fd, rom_entry, sizeof(rom_entry), ROM_BYTES - 16) != sizeof(rom_entry))
+        return -1;
+    return vz_steal_fd(&fd);
+}
+
+bool vz_caps_probe_kvm(const char *emulator, const vz_qemu_user *user, char **ret_why)
+{
+    g_autoptr(GError) err = NULL;
+    vz_autofd rom = make_rom();
+    const char *const argv[] = {emulator,
+                                "-no-user-config",
+                                "-nodefaults",
+                                "-display",
+                                "none",
+                                "-machine",
+                                "pc",
+                                "-accel",
+                                "kvm",
+                                "-cpu",
+                                "host",
+                                "-m",
+                                "2",
+                                "-bios",
+                                "/proc/self/fd/3",
+                                "-no-reboot",
+                                "-device",
+                                "isa-debug-exit,iobase=0xf4,iosize=0x4",
+                                NULL};
+    __attribute__((cleanup(child_clear))) child c = {.pidfd = -1, .words_fd = -1};
+    if (rom < 0 || !child_start(&c, argv, rom, user, &err)) {
+        *ret_why = g_strdup(err ? err->message : "cannot make a probe");
+        return false;
+    }
+    if (!vz_poll_one(c.pidfd, POLLIN, vz_now_us() + KVM_TIMEOUT_US)) {
+        *ret_why = g_strdup("a guest made no progress on it");
+        return false;
+    }
+    siginfo_t info = {0};
+    waitid(P_PIDFD, (id_t)c.pidfd, &info, WEXITED);
+    vz_fd_clear(&c.pidfd);
+    if (info.si_code == CLD_EXITED && info.si_status == EXIT_STATUS)
+        return true;
+    g_autofree char *words = child_last_line(&c);
+    if (*words)
+        *ret_why = g_steal_pointer(&words);
+    else
+        *ret_why =
+            g_strdup_printf("a probing guest ended with %s %d",
+                            info.si_code == CLD_EXITED ? "status" : "signal", info.si_status);
+    return false;
+}

@@ -1,0 +1,13 @@
+/* caps_probe.h - asking a QEMU binary; for caps.c only. */
+#pragma once
+
+#include "driver/qemu/user.h"
+
+#include <jansson.h>
+
+/* Starts the binary without a machine and returns what it answers: {"COMMAND": return, ...} for all
+ * that vz_qemu_caps_parse reads. Caller decrefs. */
+json_t *vz_caps_probe_lists(const char *emulator, const vz_qemu_user *user, GError **err);
+
+/* Lets KVM run a few instructions of a guest. *ret_why: why it does not work; caller frees. */
+bool vz_caps_probe_kvm(const char *emulator, const vz_qemu_user *user, char **ret_why);
