@@ -156,7 +156,9 @@ static void become_inactive(vz_domain *domain, vz_shutoff_reason reason, int sto
 static bool end(vz_domain *domain, bool graceful, vz_shutoff_reason reason, int stopped_detail,
                 GError **err)
 {
-    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    /* The table's reference may go, and with it the last one. */
+    g_autoptr(vz_domain) hold = vz_domain_ref(domain);
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(hold);
     if (!vz_snapshot_active(s))
         return true;
     if (!vz_domain_driver(domain)->kill(domain, graceful, err)) {
@@ -388,7 +390,8 @@ void vz_life_guest_shutdown(vz_domain *domain, int shutdown_detail)
 
 void vz_life_guest_ended(vz_domain *domain)
 {
-    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    g_autoptr(vz_domain) hold = vz_domain_ref(domain);
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(hold);
     if (!s->live ||
         (s->has_job && s->job.ops && s->job.ops->died && s->job.ops->died(domain, s->job.data)))
         return;
