@@ -1,7 +1,6 @@
 /* connect.c - what a client asks about the hypervisor and its connection. */
 #include "api/api.h"
 
-#include "domain/caps_xml.h"
 #include "driver/qemu/caps.h"
 
 /* The release whose protocol and semantics virtvzd serves. Clients (Nova) compare it to decide

@@ -130,7 +130,7 @@ bool vz_api_domain_open_console(vz_call *call, const vz_wire_domain_open_console
         g_mutex_unlock(&sessions_lock);
         return false;
     }
-    /* Somebody may have forced us out already; the stream then only knows it from us. */
+    /* It may have ended already; who ended it has then forgotten us. */
     g_mutex_lock(&sessions_lock);
     bool still_ours = g_hash_table_lookup(sessions, path) == mine;
     if (still_ours)

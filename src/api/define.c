@@ -17,8 +17,7 @@ enum {
     CREATE_FORCE_BOOT = 8,   /* not from a managed save image: there is none */
     CREATE_VALIDATE = 16,    /* the parser always refuses what it does not know */
 };
-#define CREATE_FLAGS                                                                               \
-    (CREATE_PAUSED | CREATE_AUTODESTROY | CREATE_BYPASS_CACHE | CREATE_FORCE_BOOT)
+#define CREATE_FLAGS (CREATE_PAUSED | CREATE_AUTODESTROY | CREATE_BYPASS_CACHE | CREATE_FORCE_BOOT)
 
 /* A call on its way from the host actor to the domain's. */
 typedef struct {
@@ -53,8 +52,7 @@ static bool start_passage(vz_call *call, vz_def *take_def, uint32_t flags, vz_re
                           vz_domain_fn run, GError **err)
 {
     g_autoptr(vz_def) def = take_def;
-    vz_domain *domain =
-        vz_table_reserve(vz_this_host.table, def->uuid, def->name, purpose, err);
+    vz_domain *domain = vz_table_reserve(vz_this_host.table, def->uuid, def->name, purpose, err);
     if (!domain)
         return false;
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
@@ -77,8 +75,8 @@ static void define_on_actor(vz_domain *domain, void *data)
     passage *p = data;
     GError *err = NULL;
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
-    bool ok = vz_snapshot_check_no_job(s, &err) &&
-              vz_life_define(domain, g_steal_pointer(&p->def), &err);
+    bool ok =
+        vz_snapshot_check_no_job(s, &err) && vz_life_define(domain, g_steal_pointer(&p->def), &err);
     answer(p, ok, err);
 }
 
@@ -125,12 +123,10 @@ static void unref_domain(void *data)
     vz_domain_unref(data);
 }
 
-static bool start(vz_call *call, vz_domain *domain, const vz_def *def, uint32_t flags,
-                  GError **err)
+static bool start(vz_call *call, vz_domain *domain, const vz_def *def, uint32_t flags, GError **err)
 {
-    const vz_life_start_request request = {.def = def,
-                                           .paused = flags & CREATE_PAUSED,
-                                           .autodestroy = flags & CREATE_AUTODESTROY};
+    const vz_life_start_request request = {
+        .def = def, .paused = flags & CREATE_PAUSED, .autodestroy = flags & CREATE_AUTODESTROY};
     if (!vz_life_start(domain, &request, err))
         return false;
     if (request.autodestroy && !vz_conn_on_close(vz_call_conn(call), domain, on_conn_closed,

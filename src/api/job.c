@@ -91,9 +91,8 @@ bool vz_api_domain_abort_job(vz_call *call, const vz_wire_domain_args *args, GEr
     return s->job.ops->abort(domain, s->job.data, err);
 }
 
-bool vz_api_domain_migrate_set_max_downtime(vz_call *call,
-                                            const vz_wire_domain_migrate_set_max_downtime_args *args,
-                                            GError **err)
+bool vz_api_domain_migrate_set_max_downtime(
+    vz_call *call, const vz_wire_domain_migrate_set_max_downtime_args *args, GError **err)
 {
     vz_domain *domain = vz_api_subject(call);
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
@@ -142,8 +141,8 @@ bool vz_api_domain_migrate_set_max_speed(vz_call *call,
     if (!check_speed_flags(args->flags, "virDomainMigrateSetMaxSpeed", err))
         return false;
     if (args->bandwidth > SPEED_MAX_MIB)
-        return vz_fail(err, VZ_ERR_OVERFLOW,
-                       "bandwidth must be less than %" G_GUINT64_FORMAT, SPEED_MAX_MIB + 1);
+        return vz_fail(err, VZ_ERR_OVERFLOW, "bandwidth must be less than %" G_GUINT64_FORMAT,
+                       SPEED_MAX_MIB + 1);
     uint64_t bytes_s = args->bandwidth * VZ_MIB;
     if (s->has_job && s->job.ops && s->job.ops->set_max_speed &&
         !s->job.ops->set_max_speed(domain, s->job.data, bytes_s, err))

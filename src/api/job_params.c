@@ -10,8 +10,11 @@ static const struct {
     size_t value; /* offset of a uint64_t */
     size_t has;   /* offset of the bool that says whether it is there, or ALWAYS */
 } rows[] = {
-#define ROW(field, value, has) {field, offsetof(vz_job_stats, value), has}
-#define HAS(member)            offsetof(vz_job_stats, member)
+#define ROW(field, value, has)                                                                     \
+    {                                                                                              \
+        field, offsetof(vz_job_stats, value), has                                                  \
+    }
+#define HAS(member) offsetof(vz_job_stats, member)
     ROW("time_elapsed", time_elapsed_ms, ALWAYS),
     ROW("time_elapsed_net", time_elapsed_net_ms, HAS(has_time_elapsed_net)),
     ROW("downtime", downtime_ms, HAS(has_downtime)),
@@ -80,7 +83,7 @@ size_t vz_job_params(const vz_job_stats *stats, vz_tparam params[VZ_JOB_PARAMS_M
                                   .type = VZ_TPARAM_BOOLEAN,
                                   .value.i = stats->type == VZ_JOB_COMPLETED};
     if (ended && *stats->error_text)
-        params[n++] = (vz_tparam){
-            .field = "errmsg", .type = VZ_TPARAM_STRING, .value.s = stats->error_text};
+        params[n++] =
+            (vz_tparam){.field = "errmsg", .type = VZ_TPARAM_STRING, .value.s = stats->error_text};
     return n;
 }

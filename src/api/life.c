@@ -99,8 +99,7 @@ bool vz_api_domain_destroy(vz_call *call, const vz_wire_domain_args *args, GErro
     return destroy(call, false, err);
 }
 
-bool vz_api_domain_destroy_flags(vz_call *call, const vz_wire_domain_flags_args *args,
-                                 GError **err)
+bool vz_api_domain_destroy_flags(vz_call *call, const vz_wire_domain_flags_args *args, GError **err)
 {
     return vz_api_check_flags(args->flags, DESTROY_GRACEFUL, "virDomainDestroyFlags", err) &&
            destroy(call, args->flags & DESTROY_GRACEFUL, err);

@@ -109,8 +109,7 @@ bool vz_api_domain_get_xml_desc(vz_call *call, const vz_wire_domain_flags_args *
                                 vz_wire_string_ret *ret, GError **err)
 {
     const uint32_t secret = VZ_DEF_FORMAT_SECURE | VZ_DEF_FORMAT_MIGRATABLE;
-    if (!vz_api_check_flags(args->flags,
-                            secret | VZ_DEF_FORMAT_INACTIVE | VZ_DEF_FORMAT_UPDATE_CPU,
+    if (!vz_api_check_flags(args->flags, secret | VZ_DEF_FORMAT_INACTIVE | VZ_DEF_FORMAT_UPDATE_CPU,
                             "virDomainGetXMLDesc", err))
         return false;
     if ((args->flags & secret) && vz_conn_readonly(vz_call_conn(call)))
