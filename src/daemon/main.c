@@ -116,8 +116,10 @@ static bool set_up_host(vz_host *host, const vz_config *config, GError **err)
 {
     char name[HOST_NAME_MAX + 1] = "";
     host->store = vz_store_open(config->state_dir, config->run_dir, err);
+    const vz_qemu_caps_settings caps = {
+        .cache_dir = config->cache_dir, .accel = config->accel, .user = config->qemu_user};
     if (!host->store || !vz_identity_host_uuid(config, host->uuid, err) ||
-        !vz_qemu_caps_setup(config->cache_dir, config->accel, err))
+        !vz_qemu_caps_setup(&caps, err))
         return false;
     vz_uuid_format(host->uuid, host->uuid_text);
     gethostname(name, sizeof(name) - 1);

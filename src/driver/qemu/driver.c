@@ -72,23 +72,32 @@ static vz_qemu *reachable(vz_domain *domain, GError **err)
 
 /* ---- events ---- */
 
-/* The second half of a reboot: QEMU stands still at the guest's shutdown. */
+/* QEMU stands still at the guest's shutdown (-no-shutdown): what follows is for us to say. */
 static void start_again(guest *g)
 {
     g_autoptr(GError) err = NULL;
-    vz_qmp *qmp = vz_qemu_qmp(g->qemu);
     g->reboot_wanted = false;
-    if (!vz_qemu_reset(g->qemu, &err) ||
-        !vz_qmp_do(qmp, "set-action", json_pack("{s:s}", "shutdown", "poweroff"), VZ_QMP_TIMEOUT_US,
-                   &err) ||
-        !vz_qemu_cont(g->qemu, &err))
+    if (!vz_qemu_reset(g->qemu, &err) || !vz_qemu_cont(g->qemu, &err))
         vz_warn(vz_domain_name(g->domain), "cannot reboot: %s", err->message);
 }
 
-static void on_shutdown(guest *g, const json_t *data)
+/* A task of its own: a QEMU cannot be killed from inside its own event. */
+static void end_after_shutdown(vz_domain *domain, void *data)
 {
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    g_autoptr(GError) err = NULL;
+    if (s->state != VZ_STATE_SHUTDOWN || s->id != GPOINTER_TO_INT(data) || s->has_job)
+        return;
+    if (!vz_life_end(domain, VZ_SHUTOFF_SHUTDOWN, VZ_STOPPED_SHUTDOWN, &err))
+        vz_error(vz_domain_name(domain), "%s", err->message);
+}
+
+static void on_SHUTDOWN(guest *g, const json_t *data)
+{
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(g->domain);
     const json_t *by_guest = json_object_get(data, "guest");
-    if (g->reboot_wanted && json_is_true(by_guest)) {
+    bool restart = g->reboot_wanted || s->live->on_poweroff == VZ_LIFECYCLE_RESTART;
+    if (restart && json_is_true(by_guest)) {
         start_again(g);
         return;
     }
@@ -96,6 +105,8 @@ static void on_shutdown(guest *g, const json_t *data)
     if (by_guest)
         detail = json_is_true(by_guest) ? VZ_SHUTDOWN_GUEST : VZ_SHUTDOWN_HOST;
     vz_life_guest_shutdown(g->domain, detail);
+    if (s->live->on_poweroff != VZ_LIFECYCLE_PRESERVE)
+        vz_domain_post(g->domain, VZ_TASK_NORMAL, end_after_shutdown, GINT_TO_POINTER(s->id), NULL);
 }
 
 /* STOP and RESUME also come late, for what a command of ours did before: only what QEMU is now
@@ -178,7 +189,7 @@ static const struct {
 } handlers[] = {
     {"STOP", on_STOP},
     {"RESUME", on_RESUME},
-    {"SHUTDOWN", on_shutdown},
+    {"SHUTDOWN", on_SHUTDOWN},
     {"RESET", on_RESET},
     {"BLOCK_IO_ERROR", on_BLOCK_IO_ERROR},
     {"WATCHDOG", on_WATCHDOG},
@@ -334,21 +345,15 @@ static bool resume(vz_domain *domain, GError **err)
     return qemu && vz_qemu_cont(qemu, err);
 }
 
-/* What QEMU does when the guest has shut down, and then the ACPI button. */
+/* Presses the ACPI button, and remembers what shall follow the guest's shutdown. */
 static bool press_button(vz_domain *domain, bool reboot, GError **err)
 {
     guest *g = vz_domain_driver_data(domain);
     vz_qemu *qemu = reachable(domain, err);
     if (!qemu)
         return false;
-    json_t *action = json_pack("{s:s}", "shutdown", reboot ? "pause" : "poweroff");
-    if (reboot != g->reboot_wanted &&
-        !vz_qmp_do(vz_qemu_qmp(qemu), "set-action", json_incref(action), VZ_QMP_TIMEOUT_US, err)) {
-        json_decref(action);
-        return false;
-    }
-    json_decref(action);
-    g->reboot_wanted = reboot;
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    g->reboot_wanted = reboot && s->live->on_reboot != VZ_LIFECYCLE_DESTROY;
     return vz_qemu_powerdown(qemu, err);
 }
 
