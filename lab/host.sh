@@ -234,7 +234,7 @@ in_host()
     pid_live "$LAB/$1/init" || die "$1 is not up: 'lab boot $1' starts it"
     shift
     host_environment
-    nsenter --target "$REPLY" --mount --uts --ipc --net --pid -- \
+    nsenter --target "$REPLY" --mount --uts --ipc --net --pid --root --wd -- \
         env -i "${HOST_ENV[@]}" "$@" 8<&- 9<&-
 }
 
@@ -261,7 +261,7 @@ enter_namespaces()
         trap '' INT QUIT
         signals=(--default-signal=INT,QUIT)
     }
-    exec nsenter --target "$pid" --mount --uts --ipc --net --pid -- \
+    exec nsenter --target "$pid" --mount --uts --ipc --net --pid --root --wd -- \
         setpriv --pdeathsig KILL env "${signals[@]}" "$@"
 }
 
