@@ -13,17 +13,13 @@
 
 /* Enough for every record of a job, so that a disk that fills up later cannot stop a verdict. */
 #define RESERVED_BYTES (64 * 1024)
-#define HEADER_FORMAT "virtvz-journal %d %s %s\n"
+#define HEADER_FORMAT  "virtvz-journal %d %s %s\n"
 
 static const char *const record_names[VZ_RECORD_COUNT] = {
-    [VZ_RECORD_NONE] = "none",
-    [VZ_RECORD_RELEASED] = "released",
-    [VZ_RECORD_PREPARED] = "prepared",
-    [VZ_RECORD_LOADED] = "loaded",
-    [VZ_RECORD_COMMITTED] = "committed",
-    [VZ_RECORD_START_ATTEMPTED] = "start-attempted",
-    [VZ_RECORD_STARTED] = "started",
-    [VZ_RECORD_ABORTED] = "aborted",
+    [VZ_RECORD_NONE] = "none",           [VZ_RECORD_RELEASED] = "released",
+    [VZ_RECORD_PREPARED] = "prepared",   [VZ_RECORD_LOADED] = "loaded",
+    [VZ_RECORD_COMMITTED] = "committed", [VZ_RECORD_START_ATTEMPTED] = "start-attempted",
+    [VZ_RECORD_STARTED] = "started",     [VZ_RECORD_ABORTED] = "aborted",
     [VZ_RECORD_ENDED] = "ended",
 };
 
@@ -106,9 +102,10 @@ vz_journal *vz_journal_create(const char *directory, vz_side side, const uint8_t
         vz_fail_errno(err, errno, "cannot create the journal '%s'", path);
         return NULL;
     }
-    g_autofree char *header = g_strdup_printf(HEADER_FORMAT, VZ_JOURNAL_VERSION, side_names[side], id);
-    bool reserved = fallocate(journal->fd, FALLOC_FL_KEEP_SIZE, 0, RESERVED_BYTES) == 0 ||
-                    errno == EOPNOTSUPP;
+    g_autofree char *header =
+        g_strdup_printf(HEADER_FORMAT, VZ_JOURNAL_VERSION, side_names[side], id);
+    bool reserved =
+        fallocate(journal->fd, FALLOC_FL_KEEP_SIZE, 0, RESERVED_BYTES) == 0 || errno == EOPNOTSUPP;
     if (!reserved)
         vz_fail_errno(err, errno, "cannot reserve space for the journal '%s'", path);
     if (!reserved || !vz_fd_append_durable(journal->fd, header, strlen(header), err) ||

@@ -17,15 +17,15 @@
 #include "migrate/options.h"
 
 #define VZ_JOURNAL_BYTES_MAX ((size_t)1024 * 1024)
-#define VZ_JOURNAL_VERSION 1
+#define VZ_JOURNAL_VERSION   1
 
 /* The words of the journal, of `ask` and of the model in docs/model. */
 typedef enum {
-    VZ_RECORD_NONE,            /* nothing durable yet */
-    VZ_RECORD_RELEASED,        /* source: the last state may be on its way; only the destination knows */
-    VZ_RECORD_PREPARED,        /* destination: a record exists, the guest cannot run */
-    VZ_RECORD_LOADED,          /* destination: everything has arrived */
-    VZ_RECORD_COMMITTED,       /* destination: will run here */
+    VZ_RECORD_NONE,      /* nothing durable yet */
+    VZ_RECORD_RELEASED,  /* source: the last state may be on its way; only the destination knows */
+    VZ_RECORD_PREPARED,  /* destination: a record exists, the guest cannot run */
+    VZ_RECORD_LOADED,    /* destination: everything has arrived */
+    VZ_RECORD_COMMITTED, /* destination: will run here */
     VZ_RECORD_START_ATTEMPTED, /* destination: may have run */
     VZ_RECORD_STARTED,         /* destination: has run here, or stands paused as asked */
     VZ_RECORD_ABORTED,         /* destination: a tombstone; it can never commit */
@@ -42,7 +42,8 @@ typedef struct vz_journal vz_journal;
 vz_journal *vz_journal_create(const char *directory, vz_side side, const uint8_t job[VZ_UUID_BYTES],
                               GError **err);
 
-/* Reads a journal back. A file that is no journal is an error that names it; it is never removed. */
+/* Reads a journal back. A file that is no journal is an error that names it; it is never removed.
+ */
 vz_journal *vz_journal_load(const char *path, GError **err);
 
 /* Closes; the file stays. */
@@ -69,7 +70,8 @@ char *vz_journal_last_step(vz_journal *journal, bool *ret_done);
 
 vz_record vz_journal_state(vz_journal *journal);
 
-/* From COMMITTED to ABORTED, for a guest that is proved dead and of which no start was attempted. */
+/* From COMMITTED to ABORTED, for a guest that is proved dead and of which no start was attempted.
+ */
 bool vz_journal_revoke(vz_journal *journal, GError **err);
 
 /* Moves to a state, durably, if the present one allows it: ABORTED is final and is reached only

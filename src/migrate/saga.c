@@ -61,12 +61,12 @@ static void unwind(vz_saga *saga)
 }
 
 /* The question that decides step i: its own, or that of the release it comes after. */
-static vz_answer ask(const vz_saga *saga, int i)
+static vz_outcome ask(const vz_saga *saga, int i)
 {
     for (; i >= 0; i--)
         if (saga->steps[i].ask && applies(saga, &saga->steps[i]))
             return saga->steps[i].ask(saga->migration);
-    return VZ_ANSWER_NO;
+    return VZ_OUTCOME_NOT_MOVED;
 }
 
 /* Step i was begun and did not report success: decide by its kind, never by guessing. */
@@ -77,10 +77,10 @@ static vz_saga_result settle_at(vz_saga *saga, int i)
         return VZ_SAGA_PENDING;
     }
     saga->next = i + 1;
-    vz_answer answer = ask(saga, i);
-    if (answer == VZ_ANSWER_UNKNOWN)
+    vz_outcome answer = ask(saga, i);
+    if (answer == VZ_OUTCOME_UNKNOWN)
         return VZ_SAGA_PENDING;
-    if (answer == VZ_ANSWER_YES) {
+    if (answer == VZ_OUTCOME_MOVED) {
         saga->pivoted = true;
         return VZ_SAGA_OK;
     }
@@ -92,7 +92,8 @@ static bool run_step(vz_saga *saga, const vz_step *step, GError **err)
 {
     if (saga->journal && !vz_journal_step(saga->journal, "begin", step->name, err))
         return false;
-    return !fault(step, "before", err) && step->run(saga->migration, err) && !fault(step, "after", err);
+    return !fault(step, "before", err) && step->run(saga->migration, err) &&
+           !fault(step, "after", err);
 }
 
 vz_saga_result vz_saga_run(vz_saga *saga, vz_phase phase, GError **err)
@@ -141,10 +142,10 @@ void vz_saga_recover(vz_saga *saga)
     for (int i = 0; saga->steps[i].name; i++) {
         if (strcmp(saga->steps[i].name, last) != 0)
             continue;
-        saga->next = i + 1;
         /* Steps after a pivot exist only if it was decided. */
         for (int k = 0; k < i || (k == i && done); k++)
             if (saga->steps[k].kind == VZ_STEP_PIVOT && applies(saga, &saga->steps[k]))
                 saga->pivoted = true;
+        saga->next = saga->pivoted && !done ? i : i + 1;
     }
 }

@@ -17,7 +17,7 @@ typedef struct vz_migration vz_migration;
 
 typedef enum { VZ_STEP_UNDOABLE, VZ_STEP_RELEASE, VZ_STEP_PIVOT, VZ_STEP_FORWARD } vz_step_kind;
 
-typedef enum { VZ_ANSWER_NO, VZ_ANSWER_YES, VZ_ANSWER_UNKNOWN } vz_answer;
+typedef enum { VZ_OUTCOME_NOT_MOVED, VZ_OUTCOME_MOVED, VZ_OUTCOME_UNKNOWN } vz_outcome;
 
 typedef struct {
     const char *name;
@@ -27,7 +27,7 @@ typedef struct {
     uint64_t unless; /* does not run if one of these facts holds */
     bool (*run)(vz_migration *migration, GError **err);
     void (*undo)(vz_migration *migration);     /* NULL: there is nothing to take back */
-    vz_answer (*ask)(vz_migration *migration); /* RELEASE and PIVOT only */
+    vz_outcome (*ask)(vz_migration *migration); /* RELEASE and PIVOT only */
 } vz_step;
 
 typedef enum {

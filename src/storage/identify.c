@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-#define PROBE VZ_LIBEXECDIR "/virtvz-probe"
+#define PROBE                  VZ_LIBEXECDIR "/virtvz-probe"
 #define PROBE_OUTPUT_BYTES_MAX ((size_t)16 * 1024)
 
 /* NULL with err: the helper failed; an answer of its own with "error" is turned into MIGRATE_UNSAFE
@@ -70,8 +70,8 @@ static json_t *offer_disk(const vz_def_disk *disk, const char *host, GError **er
     }
     g_autofree char *nonce = random_hex();
     g_autofree char *secret = random_hex();
-    g_autofree char *text = g_strdup_printf("virtvz of %s asks: is this storage shared? %s", host,
-                                            secret);
+    g_autofree char *text =
+        g_strdup_printf("virtvz of %s asks: is this storage shared? %s", host, secret);
     json_t *seen = probe("offer", disk->path, nonce, text, err);
     if (!seen) {
         g_prefix_error(err, "disk '%s': ", disk->target);
@@ -135,8 +135,8 @@ static bool judge(const vz_def_disk *disk, const json_t *offer, const json_t *se
                        disk->target, text_of(offer, "path"), disk->path, there, here);
     if (strcmp(note, text_of(offer, "text")) != 0)
         return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
-                       "disk '%s': the note beside '%s' on this host is not the source's", disk->target,
-                       disk->path);
+                       "disk '%s': the note beside '%s' on this host is not the source's",
+                       disk->target, disk->path);
     if (!same_image(theirs, seen))
         return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
                        "disk '%s': the directory of '%s' is shared, but the file there is a "
@@ -175,9 +175,8 @@ static bool has_offer(const json_t *offers, const char *target)
 {
     size_t i;
     json_t *offer;
-    json_array_foreach(offers, i, offer)
-        if (strcmp(text_of(offer, "target"), target) == 0)
-            return true;
+    json_array_foreach(offers, i,
+                       offer) if (strcmp(text_of(offer, "target"), target) == 0) return true;
     return false;
 }
 
@@ -227,17 +226,16 @@ static bool confirm_disk(const json_t *offer, const json_t *answers, GError **er
                                "here, so the two hosts do not share that directory",
                                target, text_of(offer, "path"));
     }
-    return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE, "disk '%s': the destination did not answer the proof",
-                   target);
+    return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                   "disk '%s': the destination did not answer the proof", target);
 }
 
 bool vz_identify_confirm(const json_t *offer, const json_t *answer, GError **err)
 {
     size_t i;
     json_t *one;
-    json_array_foreach((json_t *)(uintptr_t)offer, i, one)
-        if (!confirm_disk(one, answer, err))
-            return false;
+    json_array_foreach((json_t *)(uintptr_t)offer, i,
+                       one) if (!confirm_disk(one, answer, err)) return false;
     return true;
 }
 

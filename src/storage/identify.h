@@ -19,7 +19,7 @@
 
 /* A path that does not answer for so long counts as unreachable: NFS retries for minutes. */
 #define VZ_IDENTIFY_DEADLINE_US ((int64_t)10 * 1000000)
-#define VZ_IDENTIFY_DISKS_MAX 256
+#define VZ_IDENTIFY_DISKS_MAX   256
 
 /* Makes the source's notes for every disk with a source. *ret_offer is a JSON array for the cookie,
  * which also names what vz_identify_remove has to take away; caller decrefs. MIGRATE_UNSAFE names

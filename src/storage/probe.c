@@ -26,7 +26,7 @@
 /* QEMU's image locks lie at these bytes (block/file-posix.c: RAW_LOCK_PERM_BASE 100,
  * RAW_LOCK_SHARED_BASE 200, fewer than 64 permission bits each). */
 #define LOCK_FIRST_BYTE 100
-#define LOCK_BYTES 164
+#define LOCK_BYTES      164
 
 static json_t *reply;
 
