@@ -8,6 +8,7 @@
 #include "domain/table.h"
 
 typedef struct vz_events vz_events;
+typedef struct vz_migrate vz_migrate; /* migrate/service.h */
 
 typedef struct {
     uint8_t uuid[VZ_UUID_BYTES];
@@ -18,6 +19,7 @@ typedef struct {
     vz_table *table;
     vz_actor *actor; /* the host actor */
     vz_events *events;
+    vz_migrate *migrate;
 } vz_host;
 
 /* The one host of this program. */

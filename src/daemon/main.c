@@ -9,6 +9,7 @@
 #include "daemon/identity.h"
 #include "daemon/recover.h"
 #include "driver/qemu/driver.h"
+#include "migrate/service.h"
 #include "rpc/handler_table.h"
 
 #include <config.h>
@@ -132,6 +133,27 @@ static bool set_up_host(vz_host *host, const vz_config *config, GError **err)
     return true;
 }
 
+/* The data port, and what is left of migrations that an earlier daemon did not end. */
+static bool set_up_migration(vz_host *host, const vz_config *config, GError **err)
+{
+    vz_migrate_config settings = {.table = host->table,
+                                  .state_dir = config->state_dir,
+                                  .run_dir = config->run_dir,
+                                  .host_name = host->hostname,
+                                  .data_address =
+                                      *config->data_address ? config->data_address : NULL,
+                                  .data_port = config->data_port,
+                                  .advertised = config->migrate_address,
+                                  .carrier_user = config->qemu_user,
+                                  .parse = vz_api_parse};
+    memcpy(settings.host_uuid, host->uuid, VZ_UUID_BYTES);
+    host->migrate = vz_migrate_new(&settings, err);
+    if (!host->migrate)
+        return false;
+    vz_migrate_recover(host->migrate);
+    return true;
+}
+
 static bool listen_unix(vz_server *server, const vz_config *config, GError **err)
 {
     g_autofree char *rw = g_build_filename(config->socket_dir, "virtvzd-sock", NULL);
@@ -215,6 +237,8 @@ static void tear_down(vz_host *host, vz_server *server)
         vz_table_stop(host->table, release_guest);
     if (host->actor)
         vz_actor_stop(host->actor, NULL, NULL);
+    vz_migrate_free(host->migrate);
+    host->migrate = NULL;
     vz_server_free(server);
     host->events = NULL;
     vz_actor_free(host->actor);
@@ -234,7 +258,8 @@ static bool run(const vz_config *config, GError **err)
     if (ok) {
         vz_recover_configs(host);
         vz_recover_guests(host);
-        ok = listen_unix(server, config, err) && listen_tcp(server, config, err);
+        ok = set_up_migration(host, config, err) && listen_unix(server, config, err) &&
+             listen_tcp(server, config, err);
     }
     if (ok) {
         if (config->autostart)

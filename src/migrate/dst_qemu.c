@@ -41,7 +41,7 @@ static void withdraw_answers(vz_migration *m)
 
 static bool start_incoming(vz_migration *m, GError **err)
 {
-    vz_life_start_request request = {.def = m->def, .incoming = true, .autodestroy = true};
+    vz_life_start_request request = {.def = m->def, .incoming = true};
     return vz_life_start(m->domain, &request, err);
 }
 
@@ -169,7 +169,6 @@ static bool start_guest(vz_migration *m, GError **err)
     m->resumed_at_us = vz_now_us();
     if (!vz_journal_advance(m->journal, VZ_RECORD_STARTED, err))
         return false;
-    vz_domain_set_autodestroy(m->domain, false);
     if (m->run_on_arrival)
         vz_life_changed(m->domain, VZ_STATE_RUNNING, VZ_RUNNING_MIGRATED, VZ_EVENT_RESUMED,
                         VZ_RESUMED_MIGRATED);
