@@ -46,7 +46,7 @@ typedef enum {
     VZ_CHANNEL_EXPECTED,   /* waits for the peer to connect */
     VZ_CHANNEL_CONNECTING, /* TLS and preface are under way */
     VZ_CHANNEL_OPEN,       /* bytes flow */
-    VZ_CHANNEL_FINISHED,   /* both directions ended cleanly, every byte was delivered */
+    VZ_CHANNEL_FINISHED,   /* both directions ended cleanly; all that came was delivered */
     VZ_CHANNEL_FAILED,     /* see reason; never used again */
 } vz_channel_state;
 
@@ -83,6 +83,7 @@ typedef struct {
     bool change_identity;         /* to uid and gid; false in tests that do not run as root */
     uid_t uid;
     gid_t gid;
+    int64_t orphan_ms; /* 0: VZ_CARRIER_ORPHAN_MS */
     vz_inbox *inbox;
     vz_carrier_hooks hooks;
 } vz_carrier_start_request;
@@ -111,9 +112,9 @@ typedef struct {
     vz_purpose purpose;       /* not ASK */
     uint16_t index;
     int take_local_fd; /* a stream socket; always consumed, also on failure */
-    int owner_pidfd;   /* -1, or (borrowed) the process at the other end of the local socket: when
-                          it is found dead as its end closes, the channel fails instead of ending
-                          cleanly */
+    int owner_pidfd; /* -1, or (borrowed) the process at the other end of a unix local socket: when
+                        it is found dead as its end closes, the channel fails instead of ending
+                        cleanly */
     int64_t deadline_us;
 } vz_carrier_connect_request;
 

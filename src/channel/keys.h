@@ -38,7 +38,7 @@ vz_channel_keys *vz_channel_keys_load(const char *path, GError **err);
 
 /* The private key as PEM, and back; for the memfd that a carrier gets it in. The caller wipes the
  * text with vz_channel_pem_free. */
-char *vz_channel_keys_to_pem(const vz_channel_keys *keys, GError **err);
+char *vz_channel_keys_to_pem(const vz_channel_keys *keys);
 vz_channel_keys *vz_channel_keys_from_pem(const char *pem, size_t bytes, GError **err);
 void vz_channel_pem_free(char *pem);
 

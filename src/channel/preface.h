@@ -29,12 +29,13 @@
 #define VZ_CHANNEL_VERSION_MIN 1
 #define VZ_CHANNEL_INDEX_MAX   1023 /* multifd has at most 255 streams, disks are fewer */
 
-#define VZ_PROLOGUE_BYTES    32
-#define VZ_PREFACE_BYTES     32  /* of this version */
-#define VZ_PREFACE_MAX_BYTES 256 /* of any later one */
-#define VZ_ANSWER_HEAD_BYTES 12
-#define VZ_ANSWER_TEXT_MAX   256
-#define VZ_ANSWER_MAX_BYTES  (VZ_ANSWER_HEAD_BYTES + VZ_ANSWER_TEXT_MAX)
+#define VZ_PROLOGUE_BYTES     32
+#define VZ_PREFACE_HEAD_BYTES 8
+#define VZ_PREFACE_BYTES      32  /* of this version */
+#define VZ_PREFACE_MAX_BYTES  256 /* of any later one */
+#define VZ_ANSWER_HEAD_BYTES  12
+#define VZ_ANSWER_TEXT_MAX    256
+#define VZ_ANSWER_MAX_BYTES   (VZ_ANSWER_HEAD_BYTES + VZ_ANSWER_TEXT_MAX)
 
 typedef enum {
 #define PURPOSE(id, number, name) VZ_PURPOSE_##id = (number),
@@ -78,16 +79,17 @@ void vz_prologue_encode(const vz_prologue *prologue, uint8_t ret_bytes[VZ_PROLOG
 bool vz_prologue_decode(const uint8_t bytes[VZ_PROLOGUE_BYTES], vz_prologue *ret_prologue);
 
 void vz_preface_encode(const vz_preface *preface, uint8_t ret_bytes[VZ_PREFACE_BYTES]);
-/* The length of a whole preface, from its first 8 bytes. 0: malformed or out of bounds. */
-size_t vz_preface_length(const uint8_t head[8]);
+/* The length of a whole preface, from its head. 0: malformed or out of bounds. */
+size_t vz_preface_length(const uint8_t head[VZ_PREFACE_HEAD_BYTES]);
 /* VZ_ANSWER_ACCEPTED where it is well-formed and of a version spoken here; else what to answer. */
 vz_answer vz_preface_decode(const uint8_t *bytes, size_t n_bytes, vz_preface *ret_preface);
 
-/* Encodes an answer with a reason, cut at VZ_ANSWER_TEXT_MAX bytes. Returns its length. */
-size_t vz_answer_encode(vz_answer answer, const char *reason,
-                        uint8_t ret_bytes[VZ_ANSWER_MAX_BYTES]);
+/* What an answer means, as the refused side shows it. Static. */
+const char *vz_answer_text(vz_answer answer);
+/* Encodes an answer with its text. Returns its length. */
+size_t vz_answer_encode(vz_answer answer, uint8_t ret_bytes[VZ_ANSWER_MAX_BYTES]);
 /* The length of a whole answer, from its head. 0: malformed or out of bounds. */
 size_t vz_answer_length(const uint8_t head[VZ_ANSWER_HEAD_BYTES]);
-/* true: accepted. false: OPERATION_FAILED with the peer's reason (non-printable bytes replaced), or
- * RPC where the answer is malformed. */
+/* true: accepted. false: OPERATION_FAILED with the peer's reason (bytes that do not print are
+ * replaced), or RPC where the answer is malformed. */
 bool vz_answer_check(const uint8_t *bytes, size_t n_bytes, GError **err);

@@ -141,7 +141,7 @@ typedef struct {
     vz_def_chardev source;
     vz_channel_target target;
     char *name;             /* "org.qemu.guest_agent.0" */
-    vz_guest_channel_state state; /* live only */
+    vz_channel_state state; /* live only */
 } vz_def_channel;
 
 typedef struct {
