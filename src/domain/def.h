@@ -31,6 +31,8 @@
 
 /* Names that start so are made by the daemon for one run: never kept in a configuration. */
 #define VZ_DEF_TAP_PREFIX "vnet"
+/* Aliases that start so were chosen by the user, and are kept. */
+#define VZ_DEF_USER_ALIAS_PREFIX "ua-"
 
 typedef struct {
     uint32_t domain, bus, slot, function;
@@ -87,6 +89,7 @@ typedef struct {
 typedef struct {
     vz_def_info info;
     vz_controller_type type;
+    bool has_index; /* always after parse */
     uint32_t index;
     vz_controller_model model;
     bool has_ports, has_vectors;
@@ -114,7 +117,8 @@ typedef struct {
 typedef struct {
     vz_chardev_type type;
     char *path; /* pty: live only; unix, file: always, but channels, whose path the daemon picks */
-    vz_chardev_mode mode; /* unix */
+    vz_chardev_mode mode; /* unix with a path */
+    bool path_filled;     /* `path` was picked by the daemon, for this run only */
     vz_onoff append;      /* file */
 } vz_def_chardev;
 
@@ -140,8 +144,8 @@ typedef struct {
     vz_def_info info;
     vz_def_chardev source;
     vz_channel_target target;
-    char *name;             /* "org.qemu.guest_agent.0" */
-    vz_channel_state state; /* live only */
+    char *name;                   /* "org.qemu.guest_agent.0" */
+    vz_guest_channel_state state; /* live only */
 } vz_def_channel;
 
 typedef struct {
@@ -319,10 +323,11 @@ enum {
     VZ_DEF_FORMAT_INACTIVE = 1u << 1,   /* without what belongs to one run */
     VZ_DEF_FORMAT_UPDATE_CPU = 1u << 2, /* accepted: the CPU is shown as it is run */
     VZ_DEF_FORMAT_MIGRATABLE = 1u << 3, /* for another host: secure, and it parses back there */
+    VZ_DEF_FORMAT_STATUS = 1u << 16,    /* ours, for the status file: everything */
 };
 
-/* The document, as dumpxml shows it; for the status file use SECURE alone. Caller frees. Never
- * fails. Any thread. */
+/* The document, as dumpxml shows it. STATUS, parsed without INACTIVE, gives the same definition.
+ * Caller frees. Never fails. Any thread. */
 char *vz_def_format(const vz_def *def, unsigned flags);
 
 /* A deep copy with one reference, for its caller alone to change until it is shared. */
@@ -335,6 +340,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(vz_def, vz_def_unref)
 /* Gives every device its alias, as libvirt names them (virtio-disk0, net0, serial0 ...), for a
  * live definition that is still the caller's alone. */
 void vz_def_assign_aliases(vz_def *def);
+
+/* A console on the first serial port is that port: makes it show the same source and alias, and
+ * fills in `tty`. For whoever has just learnt the ptys of a live definition. */
+void vz_def_sync_consoles(vz_def *def);
 
 /* false: a guest would notice the difference, which is named in the error (CONFIG_UNSUPPORTED).
  * Names, paths, and what else only the host sees may differ. */
