@@ -43,18 +43,34 @@ static int say_fd = -1;
 static int epoll_fd = -1;
 static struct sockaddr_in observer;
 
-void vz_guest_say(const char *format, ...)
+static void say(const char *prefix, const char *format, va_list args)
+    __attribute__((format(printf, 2, 0)));
+
+static void say(const char *prefix, const char *format, va_list args)
 {
     char line[VZ_LINE_MAX];
+    int start = snprintf(line, sizeof line, "%s", prefix);
+    vsnprintf(line + start, sizeof line - (size_t)start, format, args);
+    /* The pipe keeps packets apart; a full one drops the line, as the contract says. */
+    if (write(say_fd, line, strlen(line)) < 0)
+        return;
+}
+
+void vz_guest_say(const char *format, ...)
+{
     va_list args;
     va_start(args, format);
-    int length = vsnprintf(line, sizeof line, format, args);
+    say("", format, args);
     va_end(args);
-    if (length >= (int)sizeof line)
-        length = sizeof line - 1;
-    /* The pipe keeps packets apart; a full one drops the line, as the contract says. */
-    if (length > 0 && write(say_fd, line, (size_t)length) < 0)
-        return;
+}
+
+void vz_guest_fail(const char *format, ...)
+{
+    va_list args;
+    atomic_fetch_add(&vz_the_guest.errors, 1);
+    va_start(args, format);
+    say("error ", format, args);
+    va_end(args);
 }
 
 void vz_guest_wake(void)
@@ -66,7 +82,7 @@ void vz_guest_wake(void)
 
 uint64_t vz_guest_errors(void)
 {
-    uint64_t errors = atomic_load(&vz_the_guest.pages.errors);
+    uint64_t errors = atomic_load(&vz_the_guest.errors) + atomic_load(&vz_the_guest.pages.errors);
     for (unsigned i = 0; i < vz_the_guest.store_count; i++)
         errors += atomic_load(&vz_the_guest.stores[i].errors);
     return errors;
@@ -238,7 +254,7 @@ static void find_observer(void)
     if (port)
         *port++ = '\0';
     if (!port || inet_pton(AF_INET, address, &observer.sin_addr) != 1) {
-        vz_guest_say("error vz.to: '%s' is not ADDRESS:PORT", vz_the_guest.options.to);
+        vz_guest_fail("vz.to: '%s' is not ADDRESS:PORT", vz_the_guest.options.to);
         return;
     }
     observer.sin_family = AF_INET;
@@ -302,12 +318,12 @@ int main(void)
     vz_setup_network();
     find_observer();
     if (!vz_ask_open())
-        vz_guest_say("error no socket for questions: %s", strerror(errno));
+        vz_guest_fail("no socket for questions: %s", strerror(errno));
     vz_guest_say("hello mem=%" PRIu64 " hot=%" PRIu64 " dirty=%" PRIu64 " disk=%s",
                  vz_the_guest.options.mem_mib, vz_the_guest.options.hot_mib,
                  atomic_load(&vz_the_guest.options.dirty_mib_s), vz_the_guest.options.disk);
     if (!vz_pages_start(&vz_the_guest.pages))
-        vz_guest_say("error %" PRIu64 " MiB to stamp are not there", vz_the_guest.options.mem_mib);
+        vz_guest_fail("%" PRIu64 " MiB to stamp are not there", vz_the_guest.options.mem_mib);
     start_disks();
     sched_setscheduler(0, SCHED_FIFO, &priority);
 

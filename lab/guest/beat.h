@@ -114,6 +114,7 @@ typedef struct {
     int serial_fd;
     int udp_fd;
     int wake_fd;
+    _Atomic uint64_t errors;
     uint64_t counter;
     uint64_t last_us;
     uint64_t delta_us;
@@ -130,7 +131,10 @@ extern vz_guest vz_the_guest;
  * once (the counters never are). */
 void vz_guest_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Sum of the errors of memory and disks since boot. */
+/* The same with `error` before it, and counted. For what is wrong at the start. */
+void vz_guest_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Sum of all errors since boot. */
 uint64_t vz_guest_errors(void);
 
 /* Wakes the main thread: a verification has ended. Any thread. */
@@ -154,7 +158,7 @@ void vz_setup_network(void);
 /* options.c */
 
 /* Fills options with defaults, then with the vz.* words of /proc/cmdline. What is wrong is said
- * with vz_guest_say() and otherwise ignored. */
+ * with vz_guest_fail() and otherwise ignored. */
 void vz_options_read(vz_options *options);
 
 /* time and numbers, options.c */

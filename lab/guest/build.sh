@@ -17,10 +17,12 @@ base_modules=(virtio_net virtio_balloon virtio_rng button evdev)
 vd_modules=(virtio_blk)
 sd_modules=(virtio_scsi ahci ata_piix sd_mod)
 
-# Without the words from mitigations= on, the guest boots about 0.4 s later under emulation; the last one
-# leaves out two steps of the kernel that only a guest with signed modules or keys needs. A panic must stay
-# visible, so the guest does not reboot by itself.
-cmdline='console=ttyS0 quiet loglevel=3 oops=panic panic=0 tsc=reliable mitigations=off no_timer_check init_on_alloc=0 nowatchdog audit=0 initcall_blacklist=load_system_certificate_list,jent_mod_init'
+# A panic must stay visible: the guest does not reboot by itself. tsc=reliable, no_timer_check and
+# nowatchdog keep the kernel from judging its clocks by a host that stopped it for a while. Leaving out
+# the last two steps, which serve signed modules and keys, saves 0.15 s of 3.1 s under emulation
+# (n=4); mitigations=off, init_on_alloc=0 and audit=0 were tried and save nothing.
+cmdline='console=ttyS0 quiet loglevel=3 oops=panic panic=0 tsc=reliable no_timer_check nowatchdog'
+cmdline+=' initcall_blacklist=load_system_certificate_list,jent_mod_init'
 
 die()
 {

@@ -42,8 +42,8 @@ static void set_number(const option_row *row, const char *value)
     char *end = NULL;
     uint64_t number = strtoull(value, &end, 0);
     if (end == value || *end != '\0' || number < row->min || number > row->max) {
-        vz_guest_say("error vz.%s: '%s' is not a number from %llu to %llu", row->word, value,
-                     (unsigned long long)row->min, (unsigned long long)row->max);
+        vz_guest_fail("vz.%s: '%s' is not a number from %llu to %llu", row->word, value,
+                      (unsigned long long)row->min, (unsigned long long)row->max);
         return;
     }
     if (row->shared)
@@ -62,12 +62,12 @@ static void set_word(const option_row *rows, const char *word)
         if (!row->text)
             set_number(row, value);
         else if (strlen(value) >= row->size)
-            vz_guest_say("error vz.%s: '%s' is too long", row->word, value);
+            vz_guest_fail("vz.%s: '%s' is too long", row->word, value);
         else
             memcpy(row->text, value, strlen(value) + 1);
         return;
     }
-    vz_guest_say("error unknown word 'vz.%s'", word);
+    vz_guest_fail("unknown word 'vz.%s'", word);
 }
 
 static void read_cmdline(char *line, size_t size)

@@ -35,7 +35,7 @@ static void load_module(const char *name)
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     /* Two sets may name the same module. */
     if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) != 0 && errno != EEXIST))
-        vz_guest_say("error module %s: %s", name, strerror(errno));
+        vz_guest_fail("module %s: %s", name, strerror(errno));
     if (fd >= 0)
         close(fd);
 }
@@ -46,7 +46,7 @@ static void load_set(const char *set)
     snprintf(path, sizeof path, "/modules/%s", set);
     FILE *file = fopen(path, "re");
     if (!file) {
-        vz_guest_say("error %s: %s", path, strerror(errno));
+        vz_guest_fail("%s: %s", path, strerror(errno));
         return;
     }
     while (fgets(name, sizeof name, file)) {
@@ -106,7 +106,7 @@ static void disable_ipv6(void)
 {
     int fd = open(NO_IPV6_PATH, O_WRONLY | O_CLOEXEC);
     if (fd >= 0 && write(fd, "1", 1) != 1)
-        vz_guest_say("error " NO_IPV6_PATH ": %s", strerror(errno));
+        vz_guest_fail(NO_IPV6_PATH ": %s", strerror(errno));
     if (fd >= 0)
         close(fd);
 }
@@ -123,15 +123,15 @@ void vz_setup_network(void)
     if (slash)
         *slash = '\0';
     if (inet_pton(AF_INET, text, &address) != 1 || prefix > 32) {
-        vz_guest_say("error vz.ip: '%s' is not ADDRESS/PREFIX", vz_the_guest.options.ip);
+        vz_guest_fail("vz.ip: '%s' is not ADDRESS/PREFIX", vz_the_guest.options.ip);
         return;
     }
     disable_ipv6();
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || !set_address(fd, address, (unsigned)prefix))
-        vz_guest_say("error " INTERFACE " gets no address: %s", strerror(errno));
+        vz_guest_fail(INTERFACE " gets no address: %s", strerror(errno));
     else if (!set_gateway(fd, vz_the_guest.options.gw))
-        vz_guest_say("error no route by '%s': %s", vz_the_guest.options.gw, strerror(errno));
+        vz_guest_fail("no route by '%s': %s", vz_the_guest.options.gw, strerror(errno));
     if (fd >= 0)
         close(fd);
 }

@@ -209,7 +209,7 @@ static void *run(void *data)
 {
     vz_store *store = data;
     if (!open_disk(store))
-        vz_guest_say("error disk %s cannot be used", store->path);
+        vz_guest_say("disk %s is not used", store->path);
     else
         adopt(store);
     atomic_store(&store->ready, store->blocks > 0);

@@ -251,16 +251,19 @@ class Power(WithObserver):
         raise AssertionError("no block was written twice")
 
     def test_reboot_is_a_new_boot(self):
-        machine = self.start("again")
+        machine = self.start("again", "vz.nonsense=1")
+        self.assertEqual(1, self.observer.report("start", "again")["errors"])
+        machine.wait_text("error unknown word 'vz.nonsense=1'")
+        self.observer.mark("reboot")
         boot = self.observer.report("start", "again")["boot"]
         self.assertEqual("reboot", machine.ask("reboot"))
         deadline = time.monotonic() + guest.BOOT_TIMEOUT_S
-        while self.observer.report("start", "again")["boots"] < 2:
+        while self.observer.report("reboot", "again")["boots"] < 1:
             self.assertLess(time.monotonic(), deadline, machine.text[-2000:])
             time.sleep(0.1)
-        found = self.observer.report("start", "again")
+        found = self.observer.report("reboot", "again")
         self.assertNotEqual(boot, found["boot"])
-        self.assertEqual([], found["problems"])
+        self.assertEqual((0, 0, 1), (found["forks"], found["interleaved"], found["errors"]))
 
 
 class Copies(WithObserver):
