@@ -18,10 +18,11 @@ daemon_install()
         return
     fi
     install_tools meson=meson
-    DESTDIR=$layer meson install -C "$build" --no-rebuild --quiet \
-        >"$LAB/install.log" 2>&1 8<&- 9<&- || {
+    # It must not outlive this shell, and then write where `down` has been.
+    DESTDIR=$layer setpriv --pdeathsig KILL meson install -C "$build" --no-rebuild --quiet \
+        >"$LAB/install.log" 2>&1 || {
         tail -n 5 "$LAB/install.log" >&2
-        die "cannot install $build: has 'ninja -C $build' built it? ('up --no-daemon' needs no build)"
+        die "cannot install $build: has ninja built it? ('up --no-daemon' needs no build)"
     }
     # These are links into /usr in the root, which a directory would hide.
     for dir in bin sbin lib lib64; do
@@ -33,7 +34,7 @@ daemon_install()
     done
     if [ ! -x "$layer/usr/sbin/virtvzd" ]; then
         [ -z "$(find "$layer" -name virtvzd -type f)" ] ||
-            die "$build has another prefix: 'meson configure $build -Dprefix=/usr -Dsysconfdir=/etc'"
+            die "$build has another prefix: meson configure -Dprefix=/usr -Dsysconfdir=/etc"
         say "the build in $build has no virtvzd: the hosts have none"
         return
     fi
@@ -79,6 +80,8 @@ daemon_wait()
 # daemon_end HOST SIGNAL: sends it to virtvzd, if that runs, and waits until it is gone.
 daemon_end()
 {
+    local pid
+    pid=$(daemon_pid "$1") || return 0
     # shellcheck disable=SC2016
     in_host "$1" sh -c '
         pid=$1 left_ms=$3
@@ -88,7 +91,7 @@ daemon_end()
             sleep 0.01
         done 2>/dev/null
         exit 0
-    ' sh "$(daemon_pid "$1" || echo 0)" "$2" "$DAEMON_STOP_MS"
+    ' sh "$pid" "$2" "$DAEMON_STOP_MS" || die "virtvzd on $1 does not end"
 }
 
 cmd_daemon()
@@ -100,8 +103,8 @@ cmd_daemon()
     start)
         ! daemon_pid "$1" >/dev/null || die "virtvzd runs on $1 already"
         ;;
-    stop | restart) daemon_end "$1" TERM || die "virtvzd on $1 does not end" ;;
-    kill) daemon_end "$1" KILL || die "virtvzd on $1 does not end" ;;
+    stop | restart) daemon_end "$1" TERM ;;
+    kill) daemon_end "$1" KILL ;;
     *) die "usage: lab daemon HOST start|stop|kill|restart" ;;
     esac
     [ "$2" = start ] || [ "$2" = restart ] || return 0

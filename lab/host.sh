@@ -28,9 +28,9 @@ need_host()
         die "lab '$LAB_NAME' has no host '$1', only $(<"$LAB/names")"
 }
 
-# namespace_start NAME PROPAGATION INIT [ARGUMENT...]: starts a holder; namespace_wait waits until it
-# is set up. PROPAGATION is slave for what stays on the machine's root, lest it keep there what the
-# machine unmounts.
+# namespace_start NAME PROPAGATION INIT [ARGUMENT...]: starts a holder; namespace_wait waits until
+# it is set up. PROPAGATION is slave for what stays on the machine's root, lest it keep there what
+# the machine unmounts.
 namespace_start()
 {
     local name=$1
@@ -68,7 +68,8 @@ namespace_kill()
 host_disk()
 {
     local upper=$LAB/$1/upper id
-    mkdir -p "$LAB/$1"/{work,mnt,local} "$upper/etc/virtvz"
+    # Without -p, which would make it anew after a `down`.
+    mkdir "$LAB/$1"/{work,mnt,local} "$upper" "$upper"/etc{,/virtvz}
     read -r id </proc/sys/kernel/random/uuid
     echo "$id" >"$upper/etc/virtvz/host-uuid"
     read -r id </proc/sys/kernel/random/uuid
@@ -233,7 +234,7 @@ in_host()
     pid_live "$LAB/$1/init" || die "$1 is not up: 'lab boot $1' starts it"
     shift
     host_environment
-    nsenter --target "$REPLY" --mount --uts --ipc --net --pid -- \
+    nsenter --target "$REPLY" --mount --uts --ipc --net --pid --root --wd -- \
         env -i "${HOST_ENV[@]}" "$@" 8<&- 9<&-
 }
 
@@ -246,7 +247,22 @@ cmd_host()
     shift
     [ $# -ge 1 ] || set -- bash
     host_environment
-    exec nsenter --target "$REPLY" --mount --uts --ipc --net --pid -- env -i "${HOST_ENV[@]}" "$@"
+    enter_namespaces "$REPLY" -i "${HOST_ENV[@]}" "$@"
+}
+
+# enter_namespaces PID ENV_ARGUMENT... COMMAND...: becomes the command, as far as the caller can
+# tell: the command has the terminal, stdin, and its exit code; Ctrl-C is for it alone, and it dies
+# with the process that the caller knows.
+enter_namespaces()
+{
+    local pid=$1 signals=()
+    shift
+    [[ $(trap -p INT) == *"''"* ]] || {
+        trap '' INT QUIT
+        signals=(--default-signal=INT,QUIT)
+    }
+    exec nsenter --target "$pid" --mount --uts --ipc --net --pid --root --wd -- \
+        setpriv --pdeathsig KILL env "${signals[@]}" "$@"
 }
 
 cmd_enter()
@@ -261,9 +277,7 @@ cmd_observer()
     pid_live "$LAB/observer/init" || die "the observer of lab '$LAB_NAME' is not up"
     [ $# -ge 1 ] || set -- bash
     # Entering a mount namespace loses the working directory.
-    # shellcheck disable=SC2016
-    exec nsenter --target "$REPLY" --mount --uts --ipc --net --pid -- \
-        sh -c 'cd "$1" 2>/dev/null; shift; exec "$@"' sh "$PWD" "$@"
+    enter_namespaces "$REPLY" --chdir="$PWD" "$@"
 }
 
 cmd_list()

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # net.sh: the lab's network. All of it is inside namespaces: a switch (bridge sw0 in one of its
-# own), on it one port per host, named as the host, and one for the observer. In a host the other end
-# is up0, in the host's bridge br0, which has the host's address and which guests' taps join. Sourced
-# by lab/lab.
+# own), on it one port per host, named as the host, and one for the observer. In a host the other
+# end is up0, in the host's bridge br0, which has the host's address and which guests' taps join.
+# Sourced by lab/lab.
 
 NET_OBSERVER=2     # last byte of the observer's address
 NET_HOST_BASE=11   # of hosta's; hostb has the next, and so on

@@ -4,9 +4,11 @@
 # the hash of its recipe. Sourced by lab/lab.
 #
 #   $LAB_CACHE/root-<hash>      a whole root
+#   $LAB_CACHE/root-<hash>.used its time is when it was asked for last
 #   $LAB_CACHE/building.XXXXXX  one being built, or what an interrupted build left
 
 ROOT_SUITE=trixie
+ROOT_KEEP_MIN=1440 # a root that another recipe has replaced, after its last use
 ROOT_PROGRAM_PACKAGES=(mmdebstrap=mmdebstrap apt-get=apt flock=util-linux ip=iproute2 tc=iproute2)
 ROOT_OPTIONS=(
     --mode=root --variant=minbase --format=directory
@@ -83,6 +85,16 @@ root_used()
     return 1
 }
 
+# root_forget_old: removes roots that no lab is on and nobody asked for lately. Not at once, since
+# work on several branches may need several. Call with the cache locked.
+root_forget_old()
+{
+    local old
+    while IFS= read -r old; do
+        root_used "${old%.used}" || rm -rf --one-file-system "${old%.used}" "$old"
+    done < <(find "$LAB_CACHE" -maxdepth 1 -name 'root-*.used' -mmin +$ROOT_KEEP_MIN)
+}
+
 # root_debootstrap DIRECTORY: runs mmdebstrap. In a pid namespace that dies with this shell, however
 # that ends; in a mount namespace, so that no mount of it can stay.
 root_debootstrap()
@@ -112,7 +124,10 @@ root_ensure()
     local path building old rc=0
     root_path
     path=$REPLY
-    [ ! -e "$path" ] || return 0
+    if [ -e "$path" ]; then
+        touch "$path.used"
+        return
+    fi
     install_tools "${ROOT_PROGRAM_PACKAGES[@]}"
     lock_dir 8 "$LAB_CACHE"
     if [ ! -e "$path" ]; then
@@ -130,9 +145,8 @@ root_ensure()
         mv "$building/root" "$path"
         rm -rf "$building"
         LAB_BUILDING=
-        for old in "$LAB_CACHE"/root-*; do
-            [ "$old" = "$path" ] || root_used "$old" || rm -rf --one-file-system "$old"
-        done
+        touch "$path.used"
+        root_forget_old
     fi
     unlock_fd 8
     REPLY=$path

@@ -29,6 +29,11 @@ typedef enum {
 
 #define VZ_JOB_MESSAGE_MAX 256
 
+/* Longest stop of a guest that a migration aims for, where nobody said another: measured as the
+ * best start (architecture.md); and the most that QEMU takes. */
+#define VZ_DOWNTIME_DEFAULT_MS 50
+#define VZ_DOWNTIME_MAX_MS     2000000
+
 /* Plain data, copied by value. A group whose has_ is false is not reported at all. */
 typedef struct {
     vz_job_type type;

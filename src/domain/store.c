@@ -174,6 +174,15 @@ void vz_store_remove_status(vz_store *store, const char *uuid_text)
         vz_warn(uuid_text, "cannot remove '%s': %s", path, g_strerror(errno));
 }
 
+bool vz_store_has_status(vz_store *store, const char *uuid_text, char **ret_path)
+{
+    g_autofree char *path = file_of(store->statuses, uuid_text, STATUS_SUFFIX);
+    bool exists = access(path, F_OK) == 0 || errno != ENOENT;
+    if (ret_path)
+        *ret_path = g_steal_pointer(&path);
+    return exists;
+}
+
 /* One "key number" line of the head, which must come in this order. */
 static bool take_number(char **lines, size_t at, const char *key, uint64_t *ret, GError **err)
 {

@@ -49,6 +49,9 @@ bool vz_store_save_status(vz_store *store, const char *uuid_text, const vz_statu
                           GError **err);
 /* A failure is logged: a guest is proved dead by its process, not by this file. */
 void vz_store_remove_status(vz_store *store, const char *uuid_text);
+/* Does a status file exist, whatever is in it? Then a guest may be running. *ret_path (may be NULL)
+ * is its name; caller frees. */
+bool vz_store_has_status(vz_store *store, const char *uuid_text, char **ret_path);
 bool vz_store_read_status(vz_store *store, const char *uuid_text, vz_status *ret_status,
                           GError **err);
 

@@ -48,14 +48,9 @@ struct vz_driver {
     bool (*shutdown)(vz_domain *domain, GError **err); /* asks the guest (ACPI) */
     bool (*reboot)(vz_domain *domain, GError **err);   /* as shutdown, then starts again */
     bool (*reset)(vz_domain *domain, GError **err);
-    /* Do its CPUs run, by its own word? */
-    bool (*running)(vz_domain *domain, bool *ret_running, GError **err);
     /* CPU time used by the guest so far, ns. Any thread; 0 when unknown. */
     uint64_t (*cpu_time_ns)(pid_t pid);
     pid_t (*pid)(vz_domain *domain);
-    /* A console's descriptor to pump, for the device with this alias (NULL: the first console).
-     * Caller closes. */
-    int (*open_console)(vz_domain *domain, const char *alias, GError **err);
     /* The last lines that the guest's program wrote; NULL or "" for none. Caller frees. */
     char *(*last_words)(vz_domain *domain);
 };

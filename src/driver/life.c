@@ -60,6 +60,20 @@ void vz_life_changed(vz_domain *domain, vz_state state, int reason, vz_event eve
 
 /* ---- start ---- */
 
+/* The file of an inactive domain is one that could not be read when virtvzd started (or removed
+ * since), so nobody knows whether its QEMU still runs. */
+static bool refuse_unknown(vz_domain *domain, GError **err)
+{
+    g_autofree char *path = NULL;
+    if (!vz_store_has_status(vz_table_store(vz_domain_table(domain)), vz_domain_uuid_text(domain),
+                             &path))
+        return true;
+    return vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                   "domain '%s' may be running already: '%s' says so but cannot be used; once no "
+                   "QEMU of it runs, remove that file",
+                   vz_domain_name(domain), path);
+}
+
 static bool refuse_marked(vz_domain *domain, GError **err)
 {
     vz_store *store = vz_table_store(vz_domain_table(domain));
@@ -112,7 +126,7 @@ bool vz_life_start(vz_domain *domain, const vz_life_start_request *request, GErr
     if (!def)
         return vz_fail(err, VZ_ERR_NO_DOMAIN, "no domain with matching uuid '%s' (%s)",
                        vz_domain_uuid_text(domain), vz_domain_name(domain));
-    if (!request->incoming && !refuse_marked(domain, err))
+    if (!refuse_unknown(domain, err) || (!request->incoming && !refuse_marked(domain, err)))
         return false;
     if (!launch(domain, request, def, err))
         return false;
@@ -156,7 +170,9 @@ static void become_inactive(vz_domain *domain, vz_shutoff_reason reason, int sto
 static bool end(vz_domain *domain, bool graceful, vz_shutoff_reason reason, int stopped_detail,
                 GError **err)
 {
-    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    /* The table's reference may go, and with it the last one. */
+    g_autoptr(vz_domain) hold = vz_domain_ref(domain);
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(hold);
     if (!vz_snapshot_active(s))
         return true;
     if (!vz_domain_driver(domain)->kill(domain, graceful, err)) {
@@ -388,7 +404,8 @@ void vz_life_guest_shutdown(vz_domain *domain, int shutdown_detail)
 
 void vz_life_guest_ended(vz_domain *domain)
 {
-    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    g_autoptr(vz_domain) hold = vz_domain_ref(domain);
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(hold);
     if (!s->live ||
         (s->has_job && s->job.ops && s->job.ops->died && s->job.ops->died(domain, s->job.data)))
         return;

@@ -1,0 +1,455 @@
+/* migrate.c - the five phases of a migration, as clients call them, in both sets of procedures.
+ *
+ *     Begin, Perform, Confirm   on the actor of the domain that moves
+ *     Prepare                   on the host actor, then on the actor of the domain that arrives
+ *     Finish                    from the loop to the actor of the domain that arrives
+ *
+ * Each function turns a call into options and a cookie, and calls src/migrate. */
+#include "api/api.h"
+
+#include "domain/def.h"
+#include "migrate/destination.h"
+#include "migrate/p2p.h"
+#include "migrate/service.h"
+#include "migrate/source.h"
+#include "migrate/uri.h"
+
+#include <string.h>
+
+/* --- what both sets have in common --- */
+
+static vz_wire_bytes cookie_out(vz_call *call, const char *text)
+{
+    const char *copy = vz_call_strdup(call, text);
+    return (vz_wire_bytes){(const uint8_t *)copy, (uint32_t)strlen(copy)};
+}
+
+/* An absent cookie is no error by itself: *ret_has tells. */
+static bool read_cookie(const vz_wire_bytes *bytes, const char *phase, vz_cookie *ret_cookie,
+                        bool *ret_has, GError **err)
+{
+    *ret_has = bytes->count > 0;
+    return !*ret_has || vz_cookie_parse(bytes->data, bytes->count, phase, ret_cookie, err);
+}
+
+/* The connection that drives a job; when it dies the job is told, on its actor. */
+typedef struct {
+    vz_domain *domain;
+    vz_migration *migration;
+    void (*lost)(vz_migration *migration);
+} driver_link;
+
+static void link_free(void *data)
+{
+    driver_link *link = data;
+    vz_domain_unref(link->domain);
+    vz_migration_unref(link->migration);
+    g_free(link);
+}
+
+static void link_lost_on_actor(vz_domain *domain, void *data)
+{
+    (void)domain;
+    driver_link *link = data;
+    link->lost(link->migration);
+}
+
+static void link_lost(void *data)
+{
+    driver_link *link = data;
+    driver_link *copy = g_new(driver_link, 1);
+    *copy =
+        (driver_link){vz_domain_ref(link->domain), vz_migration_ref(link->migration), link->lost};
+    vz_domain_post(link->domain, VZ_TASK_DURING_JOB, link_lost_on_actor, copy, link_free);
+}
+
+static void follow_client(vz_call *call, vz_domain *domain, vz_migration *migration,
+                          void (*lost)(vz_migration *migration))
+{
+    driver_link *link = g_new(driver_link, 1);
+    *link = (driver_link){vz_domain_ref(domain), vz_migration_ref(migration), lost};
+    if (!vz_conn_on_close(vz_call_conn(call), migration, link_lost, link, link_free))
+        lost(migration);
+}
+
+/* --- Begin --- */
+
+static bool begin(vz_call *call, vz_options *options, vz_wire_migrate_begin3_ret *ret, GError **err)
+{
+    if (!vz_options_check(options, VZ_GUEST_VM, VZ_PHASE_BEGIN, err))
+        return false;
+    vz_domain *domain = vz_api_subject(call);
+    vz_source_request request = {.options = options};
+    g_autoptr(vz_migration) migration = NULL;
+    g_autofree char *cookie = NULL;
+    g_autofree char *xml = NULL;
+    if (!vz_source_begin(vz_this_host.migrate, domain, &request, &migration, &cookie, &xml, err))
+        return false;
+    follow_client(call, domain, migration, vz_source_client_lost);
+    ret->cookie_out = cookie_out(call, cookie);
+    ret->xml = vz_call_strdup(call, xml);
+    return true;
+}
+
+bool vz_api_domain_migrate_begin3_params(vz_call *call,
+                                         const vz_wire_migrate_begin3_params_args *args,
+                                         vz_wire_migrate_begin3_ret *ret, GError **err)
+{
+    g_autoptr(vz_options) options = NULL;
+    return vz_options_from_wire(args->params.items, args->params.count, args->flags, VZ_PHASE_BEGIN,
+                                &options, err) &&
+           begin(call, options, ret, err);
+}
+
+bool vz_api_domain_migrate_begin3(vz_call *call, const vz_wire_migrate_begin3_args *args,
+                                  vz_wire_migrate_begin3_ret *ret, GError **err)
+{
+    vz_legacy_options legacy = {.flags = args->flags,
+                                .dname = args->dname,
+                                .bandwidth_mib_s = args->resource,
+                                .xml = args->xmlin};
+    g_autoptr(vz_options) options = NULL;
+    return vz_options_from_legacy(&legacy, VZ_PHASE_BEGIN, &options, err) &&
+           begin(call, options, ret, err);
+}
+
+/* --- Prepare --- */
+
+/* What travels from the host actor to the actor of the arriving domain. */
+typedef struct {
+    vz_call *call;
+    vz_options *options;
+    vz_def *def;
+    vz_cookie cookie;
+} arrival;
+
+static void arrival_free(void *data)
+{
+    arrival *a = data;
+    vz_call_unref(a->call);
+    vz_options_free(a->options);
+    vz_def_unref(a->def);
+    vz_cookie_clear(&a->cookie);
+    g_free(a);
+}
+
+/* Where the source's channels are to connect: what the caller or the configuration says, else the
+ * address by which the client reached this host, which is one that works. */
+static char *data_uri(const arrival *a)
+{
+    const vz_migrate_config *settings = vz_migrate_settings(vz_this_host.migrate);
+    const char *asked = vz_options_text(a->options, VZ_OPTION_URI);
+    g_autofree char *host = NULL;
+    uint16_t port = 0;
+    g_autoptr(GError) ignored = NULL; /* its form was checked with the options */
+    if (asked)
+        vz_uri_parse_data(asked, &host, &port, &ignored);
+    const char *local = vz_conn_local_address(vz_call_conn(a->call));
+    const char *best = host                                            ? host
+                       : settings->advertised && *settings->advertised ? settings->advertised
+                       : local                                         ? local
+                                                                       : settings->host_name;
+    uint16_t own = vz_port_number(vz_migrate_port(vz_this_host.migrate));
+    return vz_uri_format_data(best, port ? port : own);
+}
+
+static void prepare_on_actor(vz_domain *domain, void *data)
+{
+    arrival *a = data;
+    vz_destination_request request = {.cookie = &a->cookie, .options = a->options, .def = a->def};
+    g_autoptr(vz_migration) migration = NULL;
+    g_autofree char *cookie = NULL;
+    GError *err = NULL;
+    if (!vz_destination_prepare(vz_this_host.migrate, domain, &request, &migration, &cookie,
+                                &err)) {
+        vz_call_fail(a->call, err);
+        return;
+    }
+    follow_client(a->call, domain, migration, vz_destination_client_lost);
+    g_autofree char *uri = data_uri(a);
+    vz_wire_migrate_prepare3_ret ret = {.cookie_out = cookie_out(a->call, cookie), .uri_out = uri};
+    vz_call_reply(a->call, &ret);
+}
+
+/* The definition as it will run here: under its new name where one is asked for. */
+static vz_def *arriving_def(const vz_options *options, GError **err)
+{
+    const char *xml = vz_options_text(options, VZ_OPTION_DEST_XML);
+    const char *name = vz_options_text(options, VZ_OPTION_DEST_NAME);
+    if (!xml) {
+        vz_fail(err, VZ_ERR_INVALID_ARG, "no domain XML passed");
+        return NULL;
+    }
+    g_autoptr(vz_def) parsed = vz_api_parse(xml, err);
+    if (!parsed || !name)
+        return g_steal_pointer(&parsed);
+    vz_def *renamed = vz_def_copy(parsed);
+    g_free(renamed->name);
+    renamed->name = g_strdup(name);
+    return renamed;
+}
+
+static bool prepare(vz_call *call, vz_options *take_options, const vz_wire_bytes *cookie_in,
+                    GError **err)
+{
+    arrival *a = g_new0(arrival, 1);
+    a->call = vz_call_ref(call);
+    a->options = take_options;
+    bool has_cookie = false;
+    g_autoptr(vz_domain) domain = NULL;
+    bool ok = vz_options_check(a->options, VZ_GUEST_VM, VZ_PHASE_PREPARE, err) &&
+              read_cookie(cookie_in, "begin", &a->cookie, &has_cookie, err) &&
+              (has_cookie ||
+               vz_fail(err, VZ_ERR_INVALID_ARG, "the source sent no cookie; is it a virtvzd?")) &&
+              (a->def = arriving_def(a->options, err)) != NULL &&
+              (domain = vz_table_reserve(vz_this_host.table, a->def->uuid, a->def->name,
+                                         VZ_RESERVE_START, err)) != NULL;
+    if (!ok) {
+        arrival_free(a);
+        return false;
+    }
+    vz_call_defer(call);
+    if (!vz_domain_post(domain, VZ_TASK_NORMAL, prepare_on_actor, a, arrival_free))
+        vz_table_release(domain, VZ_RESERVE_START);
+    return true;
+}
+
+bool vz_api_domain_migrate_prepare3_params(vz_call *call,
+                                           const vz_wire_migrate_prepare3_params_args *args,
+                                           vz_wire_migrate_prepare3_ret *ret, GError **err)
+{
+    (void)ret;
+    vz_options *options = NULL;
+    return vz_options_from_wire(args->params.items, args->params.count, args->flags,
+                                VZ_PHASE_PREPARE, &options, err) &&
+           prepare(call, options, &args->cookie_in, err);
+}
+
+bool vz_api_domain_migrate_prepare3(vz_call *call, const vz_wire_migrate_prepare3_args *args,
+                                    vz_wire_migrate_prepare3_ret *ret, GError **err)
+{
+    (void)ret;
+    vz_legacy_options legacy = {.flags = args->flags,
+                                .dname = args->dname,
+                                .bandwidth_mib_s = args->resource,
+                                .xml = args->dom_xml,
+                                .uri = args->uri_in};
+    vz_options *options = NULL;
+    return vz_options_from_legacy(&legacy, VZ_PHASE_PREPARE, &options, err) &&
+           prepare(call, options, &args->cookie_in, err);
+}
+
+/* --- Perform --- */
+
+typedef struct {
+    vz_options *options;
+    const char *dconnuri;
+    const vz_wire_bytes *cookie_in;
+} performance;
+
+static bool perform_for_client(vz_domain *domain, const performance *p, char **ret_cookie,
+                               GError **err)
+{
+    g_auto(vz_cookie) cookie = {0};
+    bool has_cookie = false;
+    if (!read_cookie(p->cookie_in, "prepare", &cookie, &has_cookie, err))
+        return false;
+    if (!has_cookie)
+        return vz_fail(err, VZ_ERR_ARGUMENT_UNSUPPORTED,
+                       "direct migration is not supported: it would have no authentication; leave "
+                       "it to the client (virsh migrate) or to the daemon (--p2p)");
+    g_autoptr(vz_migration) migration = vz_source_find(domain, &cookie, err);
+    vz_source_destination to = {.cookie = &cookie,
+                                .uri = vz_options_text(p->options, VZ_OPTION_URI)};
+    return migration && vz_source_perform(migration, &to, ret_cookie, err);
+}
+
+static bool perform(vz_call *call, const performance *p, vz_wire_migrate_perform3_ret *ret,
+                    GError **err)
+{
+    vz_domain *domain = vz_api_subject(call);
+    g_autofree char *cookie = NULL;
+    if (!vz_options_check(p->options, VZ_GUEST_VM, VZ_PHASE_PERFORM, err))
+        return false;
+    if (!vz_options_has(p->options, VZ_OPTION_PEER2PEER)) {
+        if (!perform_for_client(domain, p, &cookie, err))
+            return false;
+        ret->cookie_out = cookie_out(call, cookie);
+        return true;
+    }
+    if (p->cookie_in->count > 0)
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                       "received unexpected cookie with P2P migration");
+    if (!p->dconnuri)
+        return vz_fail(err, VZ_ERR_INVALID_ARG, "no URI of the destination's daemon");
+    return vz_p2p_migrate(vz_this_host.migrate, domain, p->dconnuri, p->options, err);
+}
+
+bool vz_api_domain_migrate_perform3_params(vz_call *call,
+                                           const vz_wire_migrate_perform3_params_args *args,
+                                           vz_wire_migrate_perform3_ret *ret, GError **err)
+{
+    g_autoptr(vz_options) options = NULL;
+    if (!vz_options_from_wire(args->params.items, args->params.count, args->flags, VZ_PHASE_PERFORM,
+                              &options, err))
+        return false;
+    performance p = {options, args->dconnuri, &args->cookie_in};
+    return perform(call, &p, ret, err);
+}
+
+bool vz_api_domain_migrate_perform3(vz_call *call, const vz_wire_migrate_perform3_args *args,
+                                    vz_wire_migrate_perform3_ret *ret, GError **err)
+{
+    vz_legacy_options legacy = {.flags = args->flags,
+                                .dname = args->dname,
+                                .bandwidth_mib_s = args->resource,
+                                .xml = args->xmlin,
+                                .uri = args->uri};
+    g_autoptr(vz_options) options = NULL;
+    if (!vz_options_from_legacy(&legacy, VZ_PHASE_PERFORM, &options, err))
+        return false;
+    performance p = {options, args->dconnuri, &args->cookie_in};
+    return perform(call, &p, ret, err);
+}
+
+/* --- Finish --- */
+
+typedef struct {
+    vz_call *call;
+    vz_migration *migration;
+    vz_options *options;
+    vz_cookie cookie;
+    bool has_cookie;
+    bool cancelled;
+} finishing;
+
+static void finishing_free(void *data)
+{
+    finishing *f = data;
+    vz_call_unref(f->call);
+    vz_migration_unref(f->migration);
+    vz_options_free(f->options);
+    vz_cookie_clear(&f->cookie);
+    g_free(f);
+}
+
+static void finish_on_actor(vz_domain *domain, void *data)
+{
+    finishing *f = data;
+    GError *err = NULL;
+    if (!vz_destination_finish(f->migration, f->has_cookie ? &f->cookie : NULL, f->options,
+                               f->cancelled, &err)) {
+        vz_call_fail(f->call, err);
+        return;
+    }
+    vz_conn_forget_close(vz_call_conn(f->call), f->migration);
+    g_autofree char *cookie = vz_destination_finish_cookie(f->migration);
+    vz_wire_migrate_finish3_ret ret = {.dom = vz_api_domain(f->call, domain),
+                                       .cookie_out = cookie_out(f->call, cookie)};
+    vz_call_reply(f->call, &ret);
+}
+
+/* By the cookie, which names the job; a cancelled Finish has none, and is found by the name. */
+static vz_migration *find_arrival(vz_domain *domain, const finishing *f, GError **err)
+{
+    if (f->has_cookie) {
+        vz_migration *m = vz_migrate_find(vz_this_host.migrate, VZ_SIDE_DESTINATION, f->cookie.job);
+        if (!m)
+            vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                    "this host knows nothing of the migration job "
+                    "that the cookie names");
+        return m;
+    }
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
+    if (snapshot->has_job && snapshot->job.ops == &vz_destination_ops)
+        return vz_migration_ref(snapshot->job.data);
+    vz_fail(err, f->cancelled ? VZ_ERR_MIGRATE_FINISH_OK : VZ_ERR_OPERATION_INVALID,
+            "domain '%s' is not arriving here", vz_domain_name(domain));
+    return NULL;
+}
+
+static bool finish(finishing *take_f, const char *name, const vz_wire_bytes *cookie_in,
+                   GError **err)
+{
+    finishing *f = take_f;
+    g_autoptr(vz_domain) domain = NULL;
+    bool ok = (name || vz_fail(err, VZ_ERR_INVALID_ARG, "no name of the domain")) &&
+              (domain = vz_table_find_name(vz_this_host.table, name, err)) != NULL &&
+              read_cookie(cookie_in, "perform", &f->cookie, &f->has_cookie, err) &&
+              (f->migration = find_arrival(domain, f, err)) != NULL;
+    if (!ok) {
+        if (f->cancelled && vz_error_number(*err) == VZ_ERR_NO_DOMAIN) {
+            g_clear_error(err); /* as asked: there is nothing */
+            vz_fail(err, VZ_ERR_MIGRATE_FINISH_OK, "domain '%s' is not here", name);
+        }
+        finishing_free(f);
+        return false;
+    }
+    vz_call_defer(f->call);
+    vz_domain_post(domain, VZ_TASK_NORMAL, finish_on_actor, f, finishing_free);
+    return true;
+}
+
+bool vz_api_domain_migrate_finish3_params(vz_call *call,
+                                          const vz_wire_migrate_finish3_params_args *args,
+                                          vz_wire_migrate_finish3_ret *ret, GError **err)
+{
+    (void)ret;
+    vz_options *options = NULL;
+    if (!vz_options_from_wire(args->params.items, args->params.count, args->flags, VZ_PHASE_FINISH,
+                              &options, err))
+        return false;
+    finishing *f = g_new0(finishing, 1);
+    *f = (finishing){
+        .call = vz_call_ref(call), .options = options, .cancelled = args->cancelled != 0};
+    return finish(f, vz_options_text(options, VZ_OPTION_DEST_NAME), &args->cookie_in, err);
+}
+
+bool vz_api_domain_migrate_finish3(vz_call *call, const vz_wire_migrate_finish3_args *args,
+                                   vz_wire_migrate_finish3_ret *ret, GError **err)
+{
+    (void)ret;
+    vz_legacy_options legacy = {.flags = args->flags, .dname = args->dname, .uri = args->uri};
+    vz_options *options = NULL;
+    if (!vz_options_from_legacy(&legacy, VZ_PHASE_FINISH, &options, err))
+        return false;
+    finishing *f = g_new0(finishing, 1);
+    *f = (finishing){
+        .call = vz_call_ref(call), .options = options, .cancelled = args->cancelled != 0};
+    return finish(f, args->dname, &args->cookie_in, err);
+}
+
+/* --- Confirm --- */
+
+static bool confirm(vz_call *call, const vz_wire_bytes *cookie_in, bool cancelled, GError **err)
+{
+    vz_domain *domain = vz_api_subject(call);
+    g_auto(vz_cookie) cookie = {0};
+    bool has_cookie = false;
+    if (!read_cookie(cookie_in, "finish", &cookie, &has_cookie, err))
+        return false;
+    g_autoptr(vz_migration) migration = vz_source_find(domain, has_cookie ? &cookie : NULL, err);
+    if (!migration)
+        return false;
+    vz_conn_forget_close(vz_call_conn(call), migration);
+    return vz_source_confirm(migration, has_cookie ? &cookie : NULL, cancelled, err);
+}
+
+bool vz_api_domain_migrate_confirm3_params(vz_call *call,
+                                           const vz_wire_migrate_confirm3_params_args *args,
+                                           GError **err)
+{
+    g_autoptr(vz_options) options = NULL;
+    return vz_options_from_wire(args->params.items, args->params.count, args->flags,
+                                VZ_PHASE_CONFIRM, &options, err) &&
+           confirm(call, &args->cookie_in, args->cancelled != 0, err);
+}
+
+bool vz_api_domain_migrate_confirm3(vz_call *call, const vz_wire_migrate_confirm3_args *args,
+                                    GError **err)
+{
+    vz_legacy_options legacy = {.flags = args->flags};
+    g_autoptr(vz_options) options = NULL;
+    return vz_options_from_legacy(&legacy, VZ_PHASE_CONFIRM, &options, err) &&
+           confirm(call, &args->cookie_in, args->cancelled != 0, err);
+}

@@ -1,0 +1,46 @@
+/* destination.h - the destination's side of a migration: Prepare and Finish, and being asked.
+ *
+ *     Prepare ──► (memory arrives) ──► Finish: load, persist, COMMIT, start
+ *                                              before the commit anything undoes it
+ *
+ * All on the arriving domain's actor thread, unless said. The steps are in dst_qemu.c. */
+#pragma once
+
+#include "migrate/migration.h"
+
+extern const vz_job_ops vz_destination_ops;
+extern const vz_step vz_destination_steps[];
+
+typedef struct {
+    const vz_cookie *cookie; /* of Begin */
+    const vz_options *options;
+    vz_def *def; /* what is to run here, with its name here; borrowed */
+} vz_destination_request;
+
+/* Readies a paused guest that waits for its state. The domain was reserved (VZ_RESERVE_START) by
+ * the caller; the reservation becomes the job's. *ret_cookie is the caller's. On failure nothing is
+ * left, and the reservation is given back. */
+bool vz_destination_prepare(vz_migrate *service, vz_domain *domain,
+                            const vz_destination_request *request, vz_migration **ret_migration,
+                            char **ret_cookie, GError **err);
+
+/* Cancelled, or not: with everything arrived and the source's proof of the release, the guest is
+ * committed and started here; true. Otherwise all is undone; MIGRATE_FINISH_OK (93) where that is
+ * what was asked. A job that is committed already only says what is true. */
+bool vz_destination_finish(vz_migration *migration, const vz_cookie *cookie,
+                           const vz_options *options, bool cancelled, GError **err);
+/* The cookie for the reply of a Finish that succeeded; caller frees. */
+char *vz_destination_finish_cookie(const vz_migration *migration);
+
+/* The client that drove the migration has gone: given up, unless committed. */
+void vz_destination_client_lost(vz_migration *migration);
+
+/* Any thread: the record says aborted; what is left of the guest goes away, soon. The job's
+ * `dissolved` then tells. */
+void vz_destination_dissolve(vz_migration *migration, const char *reason);
+
+/* For the steps: the definition to be kept here, under the guest's name here; caller's. */
+vz_def *vz_destination_config(const vz_migration *migration, GError **err);
+
+/* After a restart; loop thread. */
+void vz_destination_recover(vz_migration *migration);

@@ -1,0 +1,206 @@
+/* dst_qemu.c - the steps of the destination for a VM run by QEMU, in order. Actor thread. */
+#include "migrate/destination.h"
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "domain/table.h"
+#include "driver/life.h"
+#include "driver/qemu/process.h"
+#include "migrate/memory.h"
+#include "migrate/service.h"
+#include "storage/identify.h"
+
+#include <string.h>
+
+#define POLL_US ((int64_t)200 * 1000)
+/* The source's "completed" means that QEMU has loaded everything here; this is only for its event
+ * to come round. */
+#define LOAD_DEADLINE_US ((int64_t)30 * 1000000)
+
+static bool check_host(vz_migration *m, GError **err)
+{
+    const vz_migrate_config *settings = vz_migrate_settings(m->service);
+    if (memcmp(m->cookie_in->host_uuid, settings->host_uuid, VZ_UUID_BYTES) == 0)
+        return vz_fail(err, VZ_ERR_INTERNAL_ERROR,
+                       "attempt to migrate guest to the same host: both call themselves '%s' and "
+                       "have the same host UUID (/etc/virtvz/host-uuid sets another)",
+                       settings->host_name);
+    return true;
+}
+
+static bool answer_disks(vz_migration *m, GError **err)
+{
+    return vz_identify_answer(m->def, m->disks_offered, &m->disks_answered, err);
+}
+
+static void withdraw_answers(vz_migration *m)
+{
+    if (m->def && m->disks_offered)
+        vz_identify_remove(m->def, m->disks_offered);
+}
+
+static bool start_incoming(vz_migration *m, GError **err)
+{
+    vz_life_start_request request = {.def = m->def, .incoming = true};
+    return vz_life_start(m->domain, &request, err);
+}
+
+static void end_incoming(vz_migration *m)
+{
+    g_autoptr(GError) err = NULL;
+    if (!vz_life_end(m->domain, VZ_SHUTOFF_FAILED, VZ_STOPPED_FAILED, &err))
+        vz_error(m->id, "'%s' cannot be taken away: %s", vz_domain_name(m->domain), err->message);
+}
+
+static bool open_door(vz_migration *m, GError **err)
+{
+    vz_autofd carriers_end = -1;
+    vz_autofd qemus_end = -1;
+    struct vz_qemu *qemu = vz_migration_qemu(m);
+    return vz_migration_start_carrier(m, err) &&
+           vz_carrier_local_pair(&carriers_end, &qemus_end, err) &&
+           vz_carrier_expect(m->carrier, VZ_PURPOSE_MEMORY, 0, vz_steal_fd(&carriers_end),
+                             vz_qemu_pidfd(qemu), err) &&
+           vz_memory_receive(vz_qemu_qmp(qemu), qemus_end, err);
+}
+
+static void close_door(vz_migration *m)
+{
+    vz_migration_stop_carrier(m);
+}
+
+static bool record_prepared(vz_migration *m, GError **err)
+{
+    return vz_journal_advance(m->journal, VZ_RECORD_PREPARED, err);
+}
+
+static bool something_happened(void *data)
+{
+    vz_migration *m = data;
+    bool happened = m->memory_event || m->guest_died;
+    m->memory_event = false;
+    return happened;
+}
+
+static bool check_proof(const vz_migration *m, GError **err)
+{
+    const char *release = m->cookie_in ? m->cookie_in->release : NULL;
+    g_autofree char *hash = release ? vz_release_hash(release) : NULL;
+    if (!hash || !m->release || strcmp(hash, m->release) != 0)
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                       "the source has not shown that it has let the guest go, so it is not "
+                       "started here");
+    return true;
+}
+
+static bool load(vz_migration *m, GError **err)
+{
+    if (!check_proof(m, err))
+        return false;
+    int64_t deadline_us = vz_now_us() + LOAD_DEADLINE_US;
+    for (;;) {
+        if (m->guest_died)
+            return vz_fail(err, VZ_ERR_OPERATION_FAILED,
+                           "QEMU ended on the destination while the guest arrived");
+        vz_memory_status status;
+        g_autofree char *reason = NULL;
+        if (!vz_memory_query(vz_qemu_qmp(vz_migration_qemu(m)), &status, NULL, &reason, err))
+            return false;
+        if (status == VZ_MEMORY_COMPLETED)
+            return vz_journal_advance(m->journal, VZ_RECORD_LOADED, err);
+        if (status == VZ_MEMORY_FAILED || vz_now_us() >= deadline_us)
+            return vz_fail(err, VZ_ERR_OPERATION_FAILED,
+                           "the guest did not arrive whole on the destination: %s",
+                           *reason ? reason : "its state is incomplete");
+        if (vz_wait(vz_domain_inbox(m->domain), something_happened, m, vz_now_us() + POLL_US) ==
+            VZ_WAIT_CANCELLED)
+            return vz_migration_fail_aborted(m, err);
+    }
+}
+
+static bool persist(vz_migration *m, GError **err)
+{
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
+    vz_def *config = vz_destination_config(m, err);
+    if (!config)
+        return false;
+    m->old_config = snapshot->config ? vz_def_ref(snapshot->config) : NULL;
+    m->persisted = vz_life_define(m->domain, config, err);
+    return m->persisted;
+}
+
+static void unpersist(vz_migration *m)
+{
+    if (!m->persisted)
+        return;
+    g_autoptr(GError) err = NULL;
+    bool back = m->old_config ? vz_life_define(m->domain, g_steal_pointer(&m->old_config), &err)
+                              : vz_life_undefine(m->domain, &err);
+    if (!back)
+        vz_error(m->id, "the definition of '%s' stays: %s", vz_domain_name(m->domain),
+                 err->message);
+    m->persisted = false;
+}
+
+static bool commit(vz_migration *m, GError **err)
+{
+    return vz_journal_advance(m->journal, VZ_RECORD_COMMITTED, err);
+}
+
+static vz_outcome committed(vz_migration *m)
+{
+    vz_record record = vz_journal_state(m->journal);
+    return record >= VZ_RECORD_COMMITTED && record <= VZ_RECORD_STARTED ? VZ_OUTCOME_MOVED
+                                                                        : VZ_OUTCOME_NOT_MOVED;
+}
+
+static bool start_guest(vz_migration *m, GError **err)
+{
+    vz_record record = vz_journal_state(m->journal);
+    if (record == VZ_RECORD_STARTED)
+        return true;
+    if (record == VZ_RECORD_COMMITTED &&
+        !vz_journal_advance(m->journal, VZ_RECORD_START_ATTEMPTED, err))
+        return false;
+    if (m->guest_died)
+        return vz_fail(err, VZ_ERR_OPERATION_FAILED, "QEMU ended before the guest was started");
+    if (m->run_on_arrival && !vz_qemu_cont(vz_migration_qemu(m), err))
+        return false;
+    m->resumed_at_us = vz_now_us();
+    if (!vz_journal_advance(m->journal, VZ_RECORD_STARTED, err))
+        return false;
+    if (m->run_on_arrival)
+        vz_life_changed(m->domain, VZ_STATE_RUNNING, VZ_RUNNING_MIGRATED, VZ_EVENT_RESUMED,
+                        VZ_RESUMED_MIGRATED);
+    else
+        vz_life_changed(m->domain, VZ_STATE_PAUSED, VZ_PAUSED_USER, VZ_EVENT_SUSPENDED,
+                        VZ_SUSPENDED_PAUSED);
+    return true;
+}
+
+/* Switches learn the guest's new place from this, or from what it sends itself. */
+static bool announce(vz_migration *m, GError **err)
+{
+    (void)err;
+    g_autoptr(GError) ignored = NULL;
+    if (!vz_qemu_announce_self(vz_migration_qemu(m), &ignored))
+        vz_warn(m->id, "the network was not told where the guest is: %s", ignored->message);
+    return true;
+}
+
+const vz_step vz_destination_steps[] = {
+    /* clang-format off */
+    /* name               phase             kind              when                   unless run              undo              ask */
+    { "check-host",       VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, check_host,      NULL,             NULL },
+    { "answer-disks",     VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, answer_disks,    withdraw_answers, NULL },
+    { "start-incoming",   VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, start_incoming,  end_incoming,     NULL },
+    { "open-door",        VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, open_door,       close_door,       NULL },
+    { "record-prepared",  VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, record_prepared, NULL,             NULL },
+    { "load",             VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, 0,                     0, load,            NULL,             NULL },
+    { "persist",          VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_PERSIST_DEST,  0, persist,         unpersist,        NULL },
+    { "commit",           VZ_PHASE_FINISH,  VZ_STEP_PIVOT,    0,                     0, commit,          NULL,             committed },
+    { "start-guest",      VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, start_guest,     NULL,             NULL },
+    { "announce",         VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, announce,        NULL,             NULL },
+    { NULL,               VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, NULL,            NULL,             NULL },
+    /* clang-format on */
+};

@@ -1,0 +1,315 @@
+/* journal.c - see journal.h.
+ *
+ * Lock: journal->lock guards everything but path, job and side, which never change. */
+#include "migrate/journal.h"
+
+#include "base/fd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Enough for every record of a job, so that a disk that fills up later cannot stop a verdict. */
+#define RESERVED_BYTES (64 * 1024)
+#define HEADER_FORMAT  "virtvz-journal %d %s %s\n"
+
+static const char *const record_names[VZ_RECORD_COUNT] = {
+    [VZ_RECORD_NONE] = "none",           [VZ_RECORD_RELEASED] = "released",
+    [VZ_RECORD_PREPARED] = "prepared",   [VZ_RECORD_LOADED] = "loaded",
+    [VZ_RECORD_COMMITTED] = "committed", [VZ_RECORD_START_ATTEMPTED] = "start-attempted",
+    [VZ_RECORD_STARTED] = "started",     [VZ_RECORD_ABORTED] = "aborted",
+    [VZ_RECORD_ENDED] = "ended",
+};
+
+static const char *const side_names[] = {[VZ_SIDE_SOURCE] = "out", [VZ_SIDE_DESTINATION] = "in"};
+
+typedef struct {
+    char *step;
+    bool done;
+} step_record;
+
+struct vz_journal {
+    char *path;
+    uint8_t job[VZ_UUID_BYTES];
+    vz_side side;
+    GMutex lock;
+    int fd;
+    vz_record state;
+    GHashTable *values;
+    GPtrArray *steps; /* of step_record, those that were not undone */
+};
+
+const char *vz_record_name(vz_record state)
+{
+    return record_names[state];
+}
+
+static void step_record_free(void *data)
+{
+    step_record *record = data;
+    g_free(record->step);
+    g_free(record);
+}
+
+static vz_journal *journal_new(const char *path)
+{
+    vz_journal *journal = g_new0(vz_journal, 1);
+    journal->path = g_strdup(path);
+    journal->fd = -1;
+    g_mutex_init(&journal->lock);
+    journal->values = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    journal->steps = g_ptr_array_new_with_free_func(step_record_free);
+    return journal;
+}
+
+void vz_journal_free(vz_journal *journal)
+{
+    if (!journal)
+        return;
+    vz_fd_clear(&journal->fd);
+    g_hash_table_unref(journal->values);
+    g_ptr_array_unref(journal->steps);
+    g_mutex_clear(&journal->lock);
+    g_free(journal->path);
+    g_free(journal);
+}
+
+static bool sync_directory(const char *directory, GError **err)
+{
+    vz_autofd fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) < 0)
+        return vz_fail_errno(err, errno, "cannot sync '%s'", directory);
+    return true;
+}
+
+vz_journal *vz_journal_create(const char *directory, vz_side side, const uint8_t job[VZ_UUID_BYTES],
+                              GError **err)
+{
+    char id[VZ_UUID_TEXT_BYTES];
+    vz_uuid_format(job, id);
+    g_autofree char *path = g_strdup_printf("%s/%s.%s", directory, id, side_names[side]);
+    g_autoptr(vz_journal) journal = journal_new(path);
+    memcpy(journal->job, job, VZ_UUID_BYTES);
+    journal->side = side;
+    journal->fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (journal->fd < 0 && errno == EEXIST) {
+        vz_fail(err, VZ_ERR_OPERATION_INVALID, "migration job %s exists already on this host", id);
+        return NULL;
+    }
+    if (journal->fd < 0) {
+        vz_fail_errno(err, errno, "cannot create the journal '%s'", path);
+        return NULL;
+    }
+    g_autofree char *header =
+        g_strdup_printf(HEADER_FORMAT, VZ_JOURNAL_VERSION, side_names[side], id);
+    bool reserved =
+        fallocate(journal->fd, FALLOC_FL_KEEP_SIZE, 0, RESERVED_BYTES) == 0 || errno == EOPNOTSUPP;
+    if (!reserved)
+        vz_fail_errno(err, errno, "cannot reserve space for the journal '%s'", path);
+    if (!reserved || !vz_fd_append_durable(journal->fd, header, strlen(header), err) ||
+        !sync_directory(directory, err)) {
+        unlink(path);
+        return NULL;
+    }
+    return g_steal_pointer(&journal);
+}
+
+static void note_step(vz_journal *journal, const char *verb, const char *step)
+{
+    GPtrArray *steps = journal->steps;
+    step_record *last = steps->len ? steps->pdata[steps->len - 1] : NULL;
+    bool is_last = last && strcmp(last->step, step) == 0;
+    if (strcmp(verb, "begin") == 0 && !is_last) {
+        step_record *record = g_new0(step_record, 1);
+        record->step = g_strdup(step);
+        g_ptr_array_add(steps, record);
+    } else if (strcmp(verb, "done") == 0 && is_last) {
+        last->done = true;
+    } else if (strcmp(verb, "undone") == 0 && is_last) {
+        g_ptr_array_remove_index(steps, steps->len - 1);
+    }
+}
+
+static void note_value(vz_journal *journal, const char *key, const char *escaped)
+{
+    g_hash_table_replace(journal->values, g_strdup(key), g_strcompress(escaped));
+}
+
+static bool note_state(vz_journal *journal, const char *name)
+{
+    for (int i = 0; i < VZ_RECORD_COUNT; i++) {
+        if (strcmp(record_names[i], name) == 0) {
+            journal->state = (vz_record)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse_header(vz_journal *journal, const char *line)
+{
+    g_auto(GStrv) words = g_strsplit(line, " ", 5);
+    if (g_strv_length(words) != 4 || strcmp(words[0], "virtvz-journal") != 0 ||
+        strcmp(words[1], G_STRINGIFY(VZ_JOURNAL_VERSION)) != 0)
+        return false;
+    if (strcmp(words[2], side_names[VZ_SIDE_DESTINATION]) == 0)
+        journal->side = VZ_SIDE_DESTINATION;
+    else if (strcmp(words[2], side_names[VZ_SIDE_SOURCE]) == 0)
+        journal->side = VZ_SIDE_SOURCE;
+    else
+        return false;
+    return vz_uuid_parse(words[3], journal->job);
+}
+
+static bool parse_line(vz_journal *journal, const char *line)
+{
+    g_auto(GStrv) words = g_strsplit(line, " ", 3);
+    guint n = g_strv_length(words);
+    if (n == 3 && strcmp(words[0], "set") == 0)
+        note_value(journal, words[1], words[2]);
+    else if (n == 2 && strcmp(words[0], "state") == 0)
+        return note_state(journal, words[1]);
+    else if (n == 2)
+        note_step(journal, words[0], words[1]);
+    else
+        return false;
+    return true;
+}
+
+vz_journal *vz_journal_load(const char *path, GError **err)
+{
+    g_autofree char *text = NULL;
+    if (!vz_file_read(path, VZ_JOURNAL_BYTES_MAX, &text, NULL, err))
+        return NULL;
+    g_autoptr(vz_journal) journal = journal_new(path);
+    /* What follows the last newline was never finished; a later append must not join it. */
+    char *end = strrchr(text, '\n');
+    size_t whole_bytes = end ? (size_t)(end - text) + 1 : 0;
+    text[whole_bytes] = '\0';
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    if (!lines[0] || !parse_header(journal, lines[0])) {
+        vz_fail(err, VZ_ERR_INTERNAL_ERROR, "'%s' is not a journal of a version that is known here",
+                path);
+        return NULL;
+    }
+    for (guint i = 1; lines[i] && *lines[i]; i++) {
+        if (!parse_line(journal, lines[i])) {
+            vz_fail(err, VZ_ERR_INTERNAL_ERROR, "'%s' line %u is damaged: '%s'", path, i + 1,
+                    lines[i]);
+            return NULL;
+        }
+    }
+    journal->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+    if (journal->fd < 0 || ftruncate(journal->fd, (off_t)whole_bytes) < 0) {
+        vz_fail_errno(err, errno, "cannot open the journal '%s'", path);
+        return NULL;
+    }
+    return g_steal_pointer(&journal);
+}
+
+bool vz_journal_remove(vz_journal *journal, GError **err)
+{
+    return vz_file_remove_durable(journal->path, err);
+}
+
+const char *vz_journal_path(const vz_journal *journal)
+{
+    return journal->path;
+}
+
+const uint8_t *vz_journal_job(const vz_journal *journal)
+{
+    return journal->job;
+}
+
+vz_side vz_journal_side(const vz_journal *journal)
+{
+    return journal->side;
+}
+
+static bool append(vz_journal *journal, const char *line, GError **err)
+{
+    if (vz_fd_append_durable(journal->fd, line, strlen(line), err))
+        return true;
+    g_prefix_error(err, "journal '%s': ", journal->path);
+    return false;
+}
+
+bool vz_journal_set(vz_journal *journal, const char *key, const char *value, GError **err)
+{
+    g_autofree char *escaped = g_strescape(value, NULL);
+    g_autofree char *line = g_strdup_printf("set %s %s\n", key, escaped);
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);
+    if (!append(journal, line, err))
+        return false;
+    note_value(journal, key, escaped);
+    return true;
+}
+
+char *vz_journal_get(vz_journal *journal, const char *key)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);
+    return g_strdup(g_hash_table_lookup(journal->values, key));
+}
+
+bool vz_journal_step(vz_journal *journal, const char *verb, const char *step, GError **err)
+{
+    g_autofree char *line = g_strdup_printf("%s %s\n", verb, step);
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);
+    if (!append(journal, line, err))
+        return false;
+    note_step(journal, verb, step);
+    return true;
+}
+
+char *vz_journal_last_step(vz_journal *journal, bool *ret_done)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);
+    if (journal->steps->len == 0)
+        return NULL;
+    const step_record *last = journal->steps->pdata[journal->steps->len - 1];
+    *ret_done = last->done;
+    return g_strdup(last->step);
+}
+
+vz_record vz_journal_state(vz_journal *journal)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);
+    return journal->state;
+}
+
+static bool may_advance(vz_record from, vz_record to)
+{
+    if (from == VZ_RECORD_ABORTED || from == VZ_RECORD_ENDED)
+        return false;
+    if (to == VZ_RECORD_ABORTED)
+        return from < VZ_RECORD_COMMITTED;
+    return to > from;
+}
+
+static bool move_to(vz_journal *journal, vz_record to, bool allowed, GError **err)
+{
+    g_autofree char *line = g_strdup_printf("state %s\n", record_names[to]);
+    if (!allowed)
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                       "the job's record says '%s', so it cannot become '%s'",
+                       record_names[journal->state], record_names[to]);
+    if (!append(journal, line, err))
+        return false;
+    journal->state = to;
+    return true;
+}
+
+bool vz_journal_advance(vz_journal *journal, vz_record to, GError **err)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);
+    return move_to(journal, to, may_advance(journal->state, to), err);
+}
+
+bool vz_journal_revoke(vz_journal *journal, GError **err)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);
+    return move_to(journal, VZ_RECORD_ABORTED, journal->state == VZ_RECORD_COMMITTED, err);
+}

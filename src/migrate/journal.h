@@ -1,0 +1,79 @@
+/* journal.h - the durable record of one migration job on one host.
+ *
+ * A text file, one line an event, appended and synced before what it announces happens; `cat` shows
+ * what a failed night did. A restart reads it back and enters the same settle as any failure.
+ *
+ *     virtvz-journal 1 in 7d0f...            version, side, job
+ *     set domain 90d7...                     values, escaped as C strings
+ *     begin start-guest                      steps: begin, done, undone
+ *     state committed                        what `ask` is answered from (docs/migration.md)
+ *
+ * An unfinished last line (a crash in the middle of a write) counts as never written. States only
+ * move forward by vz_journal_advance, under the journal's lock, so that an `ask` and a running
+ * Finish cannot both win. Any thread. */
+#pragma once
+
+#include "base/text.h"
+#include "migrate/options.h"
+
+#define VZ_JOURNAL_BYTES_MAX ((size_t)1024 * 1024)
+#define VZ_JOURNAL_VERSION   1
+
+/* The words of the journal, of `ask` and of the model in docs/model. */
+typedef enum {
+    VZ_RECORD_NONE,      /* nothing durable yet */
+    VZ_RECORD_RELEASED,  /* source: the last state may be on its way; only the destination knows */
+    VZ_RECORD_PREPARED,  /* destination: a record exists, the guest cannot run */
+    VZ_RECORD_LOADED,    /* destination: everything has arrived */
+    VZ_RECORD_COMMITTED, /* destination: will run here */
+    VZ_RECORD_START_ATTEMPTED, /* destination: may have run */
+    VZ_RECORD_STARTED,         /* destination: has run here, or stands paused as asked */
+    VZ_RECORD_ABORTED,         /* destination: a tombstone; it can never commit */
+    VZ_RECORD_ENDED,           /* source: its own copy is gone for good */
+    VZ_RECORD_COUNT
+} vz_record;
+
+const char *vz_record_name(vz_record state);
+
+typedef struct vz_journal vz_journal;
+
+/* Creates DIRECTORY/JOB.out or JOB.in, reserves its space on disk, writes the header. A job whose
+ * record exists already is OPERATION_INVALID: tokens are used once. */
+vz_journal *vz_journal_create(const char *directory, vz_side side, const uint8_t job[VZ_UUID_BYTES],
+                              GError **err);
+
+/* Reads a journal back. A file that is no journal is an error that names it; it is never removed.
+ */
+vz_journal *vz_journal_load(const char *path, GError **err);
+
+/* Closes; the file stays. */
+void vz_journal_free(vz_journal *journal);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(vz_journal, vz_journal_free)
+
+/* Removes the file, durably. */
+bool vz_journal_remove(vz_journal *journal, GError **err);
+
+const char *vz_journal_path(const vz_journal *journal);
+const uint8_t *vz_journal_job(const vz_journal *journal);
+vz_side vz_journal_side(const vz_journal *journal);
+
+/* Durable values. get: a copy, or NULL; caller frees. */
+bool vz_journal_set(vz_journal *journal, const char *key, const char *value, GError **err);
+char *vz_journal_get(vz_journal *journal, const char *key);
+
+/* Steps. `verb` is "begin", "done" or "undone". */
+bool vz_journal_step(vz_journal *journal, const char *verb, const char *step, GError **err);
+
+/* What recovery needs: the name of the last step that was begun or done and not undone, and whether
+ * it was done. NULL: none. Caller frees. */
+char *vz_journal_last_step(vz_journal *journal, bool *ret_done);
+
+vz_record vz_journal_state(vz_journal *journal);
+
+/* From COMMITTED to ABORTED, for a guest that is proved dead and of which no start was attempted.
+ */
+bool vz_journal_revoke(vz_journal *journal, GError **err);
+
+/* Moves to a state, durably, if the present one allows it: ABORTED is final and is reached only
+ * from before COMMITTED; nothing else moves backwards. OPERATION_INVALID names both states. */
+bool vz_journal_advance(vz_journal *journal, vz_record to, GError **err);

@@ -1,0 +1,57 @@
+/* memory.h - a guest's memory in QEMU's terms: one outgoing or incoming stream through a socket.
+ *
+ * The commands were tried on QEMU 10.0 (docs of qapi/migration.json). Both ends use `return-path`:
+ * the source's "completed" then means that the destination has loaded everything. The source uses
+ * `pause-before-switchover`: its QEMU stops at "pre-switchover" with the guest paused and waits for
+ * vz_memory_release; the destination uses `late-block-activate`: images are opened for writing only
+ * by `cont`. Actor thread. */
+#pragma once
+
+#include "domain/job.h"
+#include "driver/qemu/qmp.h"
+
+/* QEMU's MigrationStatus as far as we tell it apart. */
+typedef enum {
+    VZ_MEMORY_NONE,
+    VZ_MEMORY_ACTIVE, /* setup, active, device, wait-unplug */
+    VZ_MEMORY_PRE_SWITCHOVER,
+    VZ_MEMORY_COMPLETED,
+    VZ_MEMORY_FAILED,
+    VZ_MEMORY_CANCELLED,
+} vz_memory_status;
+
+vz_memory_status vz_memory_status_parse(const char *word);
+
+/* The guest's gap starts so low, and is raised only while rounds do not converge: 50 instead of
+ * QEMU's 300 ms costs a light writer nothing and takes its gap from 350 to 100 ms. */
+#define VZ_DOWNTIME_LIMIT_FIRST_MS 50
+#define VZ_DOWNTIME_LIMIT_LAST_MS  400
+/* QEMU's own cap of 128 MiB/s would double the time on any fast link; this is its largest value
+ * that no arithmetic of its overflows. */
+#define VZ_BANDWIDTH_UNLIMITED_BYTES_S ((uint64_t)1 << 40)
+
+typedef struct {
+    uint64_t bandwidth_bytes_s; /* 0: unlimited */
+    uint64_t downtime_limit_ms;
+} vz_memory_limits;
+
+/* Gives QEMU its end of the local socket (borrowed) and starts. */
+bool vz_memory_send(vz_qmp *qmp, int fd, const vz_memory_limits *limits, GError **err);
+bool vz_memory_receive(vz_qmp *qmp, int fd, GError **err);
+
+/* Changes the limits of a running stream. */
+bool vz_memory_set_limits(vz_qmp *qmp, const vz_memory_limits *limits, GError **err);
+
+/* Lets the last state go. Only after the journal says so. */
+bool vz_memory_release(vz_qmp *qmp, GError **err);
+
+/* Asks QEMU to give up; the status then becomes CANCELLED or FAILED. */
+bool vz_memory_cancel(vz_qmp *qmp, GError **err);
+
+/* Where the stream is, with libvirt's statistics (only the memory's part is written), and QEMU's
+ * own reason for a failure ("" none; caller frees). */
+bool vz_memory_query(vz_qmp *qmp, vz_memory_status *ret_status, vz_job_stats *stats,
+                     char **ret_reason, GError **err);
+
+/* The downtime limit for a pass (1 is the first) that did not converge before. */
+uint64_t vz_memory_downtime_step_ms(uint64_t pass);

@@ -1,0 +1,247 @@
+/* migration.c - see migration.h. */
+#include "migrate/migration.h"
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/units.h"
+#include "domain/table.h"
+#include "migrate/service.h"
+
+#include <errno.h>
+#include <pwd.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static vz_migration *migration_new(vz_migrate *service, vz_side side,
+                                   const uint8_t job[VZ_UUID_BYTES])
+{
+    vz_migration *migration = g_new0(vz_migration, 1);
+    migration->refs = 1;
+    migration->service = service;
+    migration->side = side;
+    memcpy(migration->job, job, VZ_UUID_BYTES);
+    vz_uuid_format(job, migration->id);
+    migration->began_us = vz_now_us();
+    migration->saga.migration = migration;
+    migration->downtime_limit_ms = 0;
+    migration->stats.type = VZ_JOB_UNBOUNDED;
+    migration->stats.operation =
+        side == VZ_SIDE_SOURCE ? VZ_JOB_OP_MIGRATION_OUT : VZ_JOB_OP_MIGRATION_IN;
+    return migration;
+}
+
+vz_migration *vz_migration_ref(vz_migration *migration)
+{
+    g_atomic_int_inc(&migration->refs);
+    return migration;
+}
+
+void vz_migration_unref(vz_migration *migration)
+{
+    if (!migration || !g_atomic_int_dec_and_test(&migration->refs))
+        return;
+    vz_journal_free(migration->journal);
+    vz_channel_keys_free(migration->keys);
+    vz_carrier_release(migration->carrier);
+    vz_domain_unref(migration->domain);
+    vz_options_free(migration->options);
+    vz_def_unref(migration->def);
+    vz_def_unref(migration->old_config);
+    json_decref(migration->disks_offered);
+    json_decref(migration->disks_answered);
+    g_free(migration->peer_fingerprint);
+    g_free(migration->peer_name);
+    g_free(migration->release);
+    g_free(migration->abort_reason);
+    g_free(migration->peer_host);
+    g_free(migration->incarnation);
+    g_free(migration->config_xml);
+    g_free(migration);
+}
+
+static char *key_path(const vz_migration *migration)
+{
+    return g_strconcat(vz_journal_path(migration->journal), ".key", NULL);
+}
+
+vz_migration *vz_migration_create(vz_migrate *service, vz_side side,
+                                  const uint8_t job[VZ_UUID_BYTES], GError **err)
+{
+    g_autoptr(vz_migration) migration = migration_new(service, side, job);
+    migration->keys = vz_channel_keys_generate(err);
+    if (!migration->keys)
+        return NULL;
+    migration->journal = vz_journal_create(vz_migrate_records(service), side, job, err);
+    if (!migration->journal)
+        return NULL;
+    g_autofree char *path = key_path(migration);
+    if (!vz_channel_keys_save(migration->keys, path, err)) {
+        g_autoptr(GError) ignored = NULL;
+        vz_journal_remove(migration->journal, &ignored);
+        return NULL;
+    }
+    migration->saga.journal = migration->journal;
+    vz_migrate_register(service, migration);
+    return g_steal_pointer(&migration);
+}
+
+vz_migration *vz_migration_load(vz_migrate *service, const char *journal_path, GError **err)
+{
+    g_autoptr(vz_journal) journal = vz_journal_load(journal_path, err);
+    if (!journal)
+        return NULL;
+    g_autoptr(vz_migration) migration =
+        migration_new(service, vz_journal_side(journal), vz_journal_job(journal));
+    migration->journal = g_steal_pointer(&journal);
+    migration->saga.journal = migration->journal;
+    migration->peer_fingerprint = vz_journal_get(migration->journal, "peer-fingerprint");
+    migration->peer_name = vz_journal_get(migration->journal, "peer-name");
+    g_autofree char *path = key_path(migration);
+    migration->keys = vz_channel_keys_load(path, err);
+    if (!migration->keys)
+        return NULL;
+    vz_migrate_register(service, migration);
+    return g_steal_pointer(&migration);
+}
+
+bool vz_migration_attach(vz_migration *migration, vz_domain *domain, const vz_job_ops *ops,
+                         GError **err)
+{
+    vz_job job = {.operation = migration->stats.operation, .ops = ops, .data = migration};
+    g_snprintf(job.title, sizeof(job.title), "migration %s %s",
+               migration->side == VZ_SIDE_SOURCE ? "out to" : "in from",
+               migration->peer_name ? migration->peer_name : "another host");
+    g_strlcpy(job.token, migration->id, sizeof(job.token));
+    if (!vz_domain_job_begin(domain, &job, err))
+        return false;
+    migration->guarding = true;
+    migration->domain = vz_domain_ref(domain);
+    vz_domain_keep_actor(domain);
+    return true;
+}
+
+void vz_migration_detach(vz_migration *migration, vz_job_type outcome, const char *error_text)
+{
+    vz_migration_stop_carrier(migration);
+    if (!migration->guarding)
+        return;
+    migration->guarding = false;
+    migration->stats.type = outcome;
+    migration->stats.time_elapsed_ms =
+        (uint64_t)((vz_now_us() - migration->began_us) / VZ_USEC_PER_MSEC);
+    g_strlcpy(migration->stats.error_text, error_text ? error_text : "",
+              sizeof(migration->stats.error_text));
+    vz_migration_uncancel(migration);
+    vz_domain_job_end(migration->domain, &migration->stats);
+    vz_domain_release_actor(migration->domain);
+    g_clear_pointer(&migration->domain, vz_domain_unref);
+}
+
+void vz_migration_forget(vz_migration *migration)
+{
+    g_autoptr(GError) err = NULL;
+    g_autofree char *path = key_path(migration);
+    /* The record first: keys without a record are rubbish, a record without keys is a riddle. */
+    if (!vz_journal_remove(migration->journal, &err))
+        vz_warn(migration->id, "the job's record stays: %s", err->message);
+    else if (!vz_file_remove_durable(path, &err))
+        vz_warn(migration->id, "the job's key stays: %s", err->message);
+    vz_migrate_unregister(migration->service, migration);
+}
+
+bool vz_migration_note(vz_migration *migration, const char *key, const char *value, GError **err)
+{
+    return vz_journal_set(migration->journal, key, value, err);
+}
+
+void vz_migration_abort(vz_migration *migration, const char *reason)
+{
+    if (!migration->abort_reason)
+        migration->abort_reason = g_strdup(reason);
+    if (migration->busy && migration->domain)
+        vz_inbox_cancel(vz_domain_inbox(migration->domain));
+}
+
+bool vz_migration_fail_aborted(vz_migration *migration, GError **err)
+{
+    return vz_fail(err, VZ_ERR_OPERATION_ABORTED, "%s",
+                   migration->abort_reason ? migration->abort_reason : "the daemon is stopping");
+}
+
+void vz_migration_uncancel(vz_migration *migration)
+{
+    if (migration->domain)
+        vz_inbox_uncancel(vz_domain_inbox(migration->domain));
+}
+
+struct vz_qemu *vz_migration_qemu(vz_migration *migration)
+{
+    return vz_domain_driver_data(migration->domain);
+}
+
+void vz_migration_publish(vz_migration *migration, const char *phase)
+{
+    vz_job_stats *stats = &migration->stats;
+    stats->time_elapsed_ms = (uint64_t)((vz_now_us() - migration->began_us) / VZ_USEC_PER_MSEC);
+    g_strlcpy(stats->phase, phase, sizeof(stats->phase));
+    vz_domain_set_job_stats(migration->domain, stats);
+}
+
+char *vz_migration_run_dir(const vz_migration *migration)
+{
+    return g_strdup_printf("%s/jobs/%s.%s", vz_migrate_settings(migration->service)->run_dir,
+                           migration->id, migration->side == VZ_SIDE_SOURCE ? "out" : "in");
+}
+
+static bool find_user(const char *name, vz_carrier_start_request *request, GError **err)
+{
+    if (*name == '\0')
+        return true;
+    char buffer[16384];
+    struct passwd entry;
+    struct passwd *found = NULL;
+    if (getpwnam_r(name, &entry, buffer, sizeof(buffer), &found) != 0 || !found)
+        return vz_fail(err, VZ_ERR_INTERNAL_ERROR,
+                       "there is no user '%s' for the processes that carry a migration", name);
+    request->change_identity = true;
+    request->uid = entry.pw_uid;
+    request->gid = entry.pw_gid;
+    return true;
+}
+
+bool vz_migration_start_carrier(vz_migration *migration, GError **err)
+{
+    const vz_migrate_config *settings = vz_migrate_settings(migration->service);
+    g_autofree char *run_dir = vz_migration_run_dir(migration);
+    if (g_mkdir_with_parents(run_dir, 0700) < 0)
+        return vz_fail_errno(err, errno, "cannot make '%s'", run_dir);
+    vz_carrier_start_request request = {
+        .keys = migration->keys,
+        .peer_fingerprint = migration->peer_fingerprint,
+        .rundir = run_dir,
+        .program = settings->carrier_program,
+        .inbox = vz_domain_inbox(migration->domain),
+    };
+    memcpy(request.job, migration->job, VZ_UUID_BYTES);
+    if (!find_user(settings->carrier_user, &request, err))
+        return false;
+    migration->carrier = vz_carrier_start(&request, err);
+    return migration->carrier &&
+           vz_port_admit(vz_migrate_port(migration->service), migration->carrier, err);
+}
+
+void vz_migration_stop_carrier(vz_migration *migration)
+{
+    vz_port_dismiss(vz_migrate_port(migration->service), migration->job);
+    g_autofree char *run_dir = vz_migration_run_dir(migration);
+    if (!migration->carrier && migration->domain && g_file_test(run_dir, G_FILE_TEST_IS_DIR)) {
+        /* One that an earlier daemon started. */
+        g_autoptr(GError) err = NULL;
+        vz_carrier_hooks hooks = {0};
+        migration->carrier =
+            vz_carrier_adopt(run_dir, vz_domain_inbox(migration->domain), &hooks, &err);
+    }
+    vz_carrier_stop(g_steal_pointer(&migration->carrier));
+    rmdir(run_dir);
+}

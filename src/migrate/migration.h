@@ -1,0 +1,125 @@
+/* migration.h - one migration job on one host, and the host's register of them.
+ *
+ * A job is a domain, a list of steps (saga.h), a record on disk (journal.h) and keys. Everything in
+ * it belongs to the domain's actor thread but what is marked "any thread": `ask` is answered on
+ * threads of its own, from the journal, which has its own lock.
+ *
+ * A job of the destination outlives its work: its record answers `ask` until the source's `forget`,
+ * also after restarts. Then `domain` is NULL and only journal and keys are left. */
+#pragma once
+
+#include "channel/carrier.h"
+#include "channel/keys.h"
+#include "domain/def.h"
+#include "domain/domain.h"
+#include "migrate/cookie.h"
+#include "migrate/journal.h"
+#include "migrate/options.h"
+#include "migrate/saga.h"
+
+typedef struct vz_migrate vz_migrate; /* service.h: the host's part */
+
+/* Facts of a job that its steps' `when` and `unless` look at. */
+enum {
+    VZ_FACT_COMA = 1u << 0, /* without LIVE: paused while it is copied */
+    VZ_FACT_PERSIST_DEST = 1u << 1,
+    VZ_FACT_UNDEFINE_SOURCE = 1u << 2,
+    VZ_FACT_DISKS = 1u << 3, /* there are images whose sharing is to be proved */
+};
+
+struct vz_migration {
+    gint refs;
+    vz_migrate *service;
+    vz_side side;
+    uint8_t job[VZ_UUID_BYTES];  /* any thread */
+    char id[VZ_UUID_TEXT_BYTES]; /* any thread */
+    vz_journal *journal;         /* any thread */
+    vz_channel_keys *keys;       /* any thread */
+    char *peer_fingerprint;      /* any thread; set once, before the job is registered or met */
+
+    vz_domain *domain; /* referenced; NULL: only the record is left */
+    vz_options *options;
+    vz_saga saga;
+    vz_carrier *carrier;
+    char *peer_name;       /* the other host, for messages */
+    json_t *disks_offered; /* identify.h */
+    json_t *disks_answered;
+    char *release;              /* the proof on the source, its hash on the destination */
+    const vz_cookie *cookie_in; /* of the phase that runs; borrowed */
+    vz_job_stats stats;
+    int64_t began_us;
+    int busy;           /* phases and settlings that are running on the actor */
+    bool guarding;      /* holds the domain's job guard */
+    bool memory_event;  /* QEMU reported a change of the stream */
+    bool guest_died;    /* its QEMU is proved dead */
+    bool guest_left;    /* it shut itself down during the job */
+    char *abort_reason; /* somebody wants the job to end; NULL: nobody */
+    unsigned retries;
+
+    /* source */
+    char *peer_host; /* of the destination's data port */
+    uint16_t peer_port;
+    char *incarnation; /* of the destination's records */
+    bool peer_to_peer;
+    bool was_running;     /* the guest ran when Perform began */
+    bool user_suspended;  /* a user paused it during the job */
+    int64_t paused_at_us; /* when it stopped; 0: not yet */
+    uint64_t downtime_limit_ms;
+    bool fixed_downtime; /* set by the caller: the ladder leaves it alone */
+    bool end_announced;  /* JOB_COMPLETED was sent */
+    bool verdict_known;  /* `verdict` was just asked for */
+    vz_outcome verdict;
+
+    /* destination */
+    vz_def *def;
+    char *config_xml;   /* to be kept here */
+    vz_def *old_config; /* what was defined before; NULL: nothing */
+    bool persisted;
+    bool reserved; /* holds its place in the table */
+    bool run_on_arrival;
+    int64_t finish_at_us;
+    int64_t resumed_at_us;
+    gint dissolved; /* atomic, any thread: nothing of the guest is left here */
+};
+
+/* Makes a job with its record and keys on disk and registers it. On failure nothing is left. */
+vz_migration *vz_migration_create(vz_migrate *service, vz_side side,
+                                  const uint8_t job[VZ_UUID_BYTES], GError **err);
+/* The same from a record of an earlier daemon. */
+vz_migration *vz_migration_load(vz_migrate *service, const char *journal_path, GError **err);
+
+vz_migration *vz_migration_ref(vz_migration *migration);
+void vz_migration_unref(vz_migration *migration);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(vz_migration, vz_migration_unref)
+
+/* Gives the job its domain (referenced) and takes the domain's job guard with these ops. */
+bool vz_migration_attach(vz_migration *migration, vz_domain *domain, const vz_job_ops *ops,
+                         GError **err);
+/* Ends the carrier, the guard (with `stats.type` as the outcome) and the hold on the domain; the
+ * record stays. Idempotent. */
+void vz_migration_detach(vz_migration *migration, vz_job_type outcome, const char *error_text);
+/* Removes the record and the keys, durably, and unregisters. */
+void vz_migration_forget(vz_migration *migration);
+
+/* Keeps a value in the record; a failure is an error of the job. */
+bool vz_migration_note(vz_migration *migration, const char *key, const char *value, GError **err);
+
+/* Asks the running phase to end: its waits return, its step fails with OPERATION_ABORTED and this
+ * reason. The first reason counts. */
+void vz_migration_abort(vz_migration *migration, const char *reason);
+/* Sets err for a wait that was cancelled. */
+bool vz_migration_fail_aborted(vz_migration *migration, GError **err);
+/* Before undoing or asking: waits are no longer cancelled. */
+void vz_migration_uncancel(vz_migration *migration);
+
+/* The QEMU of the job's domain; NULL when it has ended. */
+struct vz_qemu *vz_migration_qemu(vz_migration *migration);
+
+/* Publishes `stats` as the running job's. */
+void vz_migration_publish(vz_migration *migration, const char *phase);
+
+/* RUN/jobs/ID.side, made on demand; caller frees. */
+char *vz_migration_run_dir(const vz_migration *migration);
+/* Starts the job's carrier and lets the data port hand connections to it. */
+bool vz_migration_start_carrier(vz_migration *migration, GError **err);
+void vz_migration_stop_carrier(vz_migration *migration);

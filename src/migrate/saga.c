@@ -1,0 +1,151 @@
+/* saga.c - see saga.h. */
+#include "migrate/saga.h"
+
+#include "base/log.h"
+#include "config.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#if VZ_FAULTS
+static bool fault(const vz_step *step, const char *when, GError **err)
+{
+    const char *wanted = g_getenv("VZ_FAULT");
+    if (!wanted)
+        return false;
+    g_auto(GStrv) words = g_strsplit(wanted, ":", 3);
+    if (g_strv_length(words) != 3 || strcmp(words[0], step->name) != 0 ||
+        strcmp(words[2], when) != 0)
+        return false;
+    if (strcmp(words[1], "crash") == 0)
+        _exit(42);
+    if (strcmp(words[1], "hang") == 0)
+        pause();
+    vz_fail(err, VZ_ERR_INTERNAL_ERROR, "injected fault %s %s", when, step->name);
+    return true;
+}
+#else
+static bool fault(const vz_step *step, const char *when, GError **err)
+{
+    (void)step;
+    (void)when;
+    (void)err;
+    return false;
+}
+#endif
+
+/* A record of progress that cannot be written does not stop an undo: undoing twice is harmless,
+ * and the journal then still says "begin", which leads a restart to the same undo. */
+static void note(vz_saga *saga, const char *verb, const vz_step *step)
+{
+    g_autoptr(GError) err = NULL;
+    if (saga->journal && !vz_journal_step(saga->journal, verb, step->name, &err))
+        vz_warn(NULL, "%s %s: %s", verb, step->name, err->message);
+}
+
+static bool applies(const vz_saga *saga, const vz_step *step)
+{
+    return (step->when == 0 || (saga->facts & step->when)) && !(saga->facts & step->unless);
+}
+
+static void unwind(vz_saga *saga)
+{
+    while (saga->next > 0) {
+        const vz_step *step = &saga->steps[--saga->next];
+        if (!applies(saga, step))
+            continue;
+        if (step->undo)
+            step->undo(saga->migration);
+        note(saga, "undone", step);
+    }
+}
+
+/* The question that decides step i: its own, or that of the release it comes after. */
+static vz_outcome ask(const vz_saga *saga, int i)
+{
+    for (; i >= 0; i--)
+        if (saga->steps[i].ask && applies(saga, &saga->steps[i]))
+            return saga->steps[i].ask(saga->migration);
+    return VZ_OUTCOME_NOT_MOVED;
+}
+
+/* Step i was begun and did not report success: decide by its kind, never by guessing. */
+static vz_saga_result settle_at(vz_saga *saga, int i)
+{
+    if (saga->pivoted || saga->steps[i].kind == VZ_STEP_FORWARD) {
+        saga->next = i; /* to be run again */
+        return VZ_SAGA_PENDING;
+    }
+    saga->next = i + 1;
+    vz_outcome answer = ask(saga, i);
+    if (answer == VZ_OUTCOME_UNKNOWN)
+        return VZ_SAGA_PENDING;
+    if (answer == VZ_OUTCOME_MOVED) {
+        saga->pivoted = true;
+        return VZ_SAGA_OK;
+    }
+    unwind(saga);
+    return VZ_SAGA_UNDONE;
+}
+
+static bool run_step(vz_saga *saga, const vz_step *step, GError **err)
+{
+    if (saga->journal && !vz_journal_step(saga->journal, "begin", step->name, err))
+        return false;
+    return !fault(step, "before", err) && step->run(saga->migration, err) &&
+           !fault(step, "after", err);
+}
+
+vz_saga_result vz_saga_run(vz_saga *saga, vz_phase phase, GError **err)
+{
+    for (const vz_step *step; (step = &saga->steps[saga->next])->name && step->phase == phase;) {
+        int i = saga->next++;
+        if (!applies(saga, step))
+            continue;
+        if (!run_step(saga, step, err)) {
+            vz_saga_result result = settle_at(saga, i);
+            if (result != VZ_SAGA_OK)
+                return result;
+            g_clear_error(err); /* the pivot happened although it could not say so */
+        }
+        if (step->kind == VZ_STEP_PIVOT)
+            saga->pivoted = true;
+        note(saga, "done", step);
+    }
+    return VZ_SAGA_OK;
+}
+
+vz_saga_result vz_saga_settle(vz_saga *saga, GError **err)
+{
+    if (saga->pivoted)
+        return VZ_SAGA_OK;
+    /* The last applicable step before `next` is the one in question. */
+    int i = saga->next - 1;
+    while (i >= 0 && !applies(saga, &saga->steps[i]))
+        i--;
+    if (i < 0)
+        return VZ_SAGA_UNDONE;
+    vz_saga_result result = settle_at(saga, i);
+    if (result == VZ_SAGA_PENDING)
+        vz_fail(err, VZ_ERR_OPERATION_FAILED, "the outcome of '%s' is not known yet",
+                saga->steps[i].name);
+    return result;
+}
+
+void vz_saga_recover(vz_saga *saga)
+{
+    bool done = false;
+    g_autofree char *last = vz_journal_last_step(saga->journal, &done);
+    saga->next = 0;
+    if (!last)
+        return;
+    for (int i = 0; saga->steps[i].name; i++) {
+        if (strcmp(saga->steps[i].name, last) != 0)
+            continue;
+        /* Steps after a pivot exist only if it was decided. */
+        for (int k = 0; k < i || (k == i && done); k++)
+            if (saga->steps[k].kind == VZ_STEP_PIVOT && applies(saga, &saga->steps[k]))
+                saga->pivoted = true;
+        saga->next = saga->pivoted && !done ? i : i + 1;
+    }
+}

@@ -1,0 +1,52 @@
+/* service.h - the host's part in migrations: the register of jobs, the data port, the answers to
+ * other hosts' questions, and what is done about unfinished jobs after a restart.
+ *
+ * One per daemon. Any thread, unless said. */
+#pragma once
+
+#include "channel/port.h"
+#include "domain/table.h"
+#include "migrate/migration.h"
+
+typedef struct {
+    vz_table *table;
+    const char *state_dir; /* STATE/jobs holds the records */
+    const char *run_dir;   /* RUN/jobs/ID.side per job */
+    const char *host_name;
+    uint8_t host_uuid[VZ_UUID_BYTES];
+    const char *data_address; /* what the data port listens on; NULL: everything */
+    uint16_t data_port;       /* 0: a free one (tests) */
+    const char *advertised;   /* address that other hosts reach the port by; NULL: the address that
+                                 the client of Prepare came by, else the host's name */
+    const char *carrier_program; /* NULL: the installed one */
+    const char *carrier_user;    /* "": no change of user */
+    GMainContext *context;       /* of the loop thread */
+    /* Reads a definition with what this host knows (machines, emulator). Any thread. */
+    vz_def *(*parse)(const char *xml, GError **err);
+} vz_migrate_config;
+
+/* Loop thread. Makes the directories, opens the data port. Strings are copied. */
+vz_migrate *vz_migrate_new(const vz_migrate_config *config, GError **err);
+/* Loop thread, after the actors have ended: jobs are let go of, not undone; their carriers live. */
+void vz_migrate_free(vz_migrate *service);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(vz_migrate, vz_migrate_free)
+
+/* Loop thread, at start, when the running guests have been found again: every unfinished job is
+ * settled, on its domain's actor. */
+void vz_migrate_recover(vz_migrate *service);
+
+const vz_migrate_config *vz_migrate_settings(const vz_migrate *service);
+vz_port *vz_migrate_port(vz_migrate *service);
+/* The name of this set of records: a record of another incarnation is a lost one (docs). */
+const char *vz_migrate_incarnation(const vz_migrate *service);
+/* STATE/jobs. */
+const char *vz_migrate_records(const vz_migrate *service);
+
+void vz_migrate_register(vz_migrate *service, vz_migration *migration);
+void vz_migrate_unregister(vz_migrate *service, vz_migration *migration);
+/* A reference, or NULL. */
+vz_migration *vz_migrate_find(vz_migrate *service, vz_side side, const uint8_t job[VZ_UUID_BYTES]);
+
+/* Runs settle(migration) on its actor after a pause that grows from 1 s to 60 s. Loop thread's
+ * timer; any thread may call. */
+void vz_migrate_retry(vz_migration *migration, void (*settle)(vz_migration *migration));

@@ -1,0 +1,59 @@
+/* source.h - the source's side of a migration: Begin, Perform, Confirm, and what happens between
+ * and instead of them.
+ *
+ *     Begin ──► Perform ──► Confirm          any failure before the release: undone at once
+ *                  └─ release ─ ─ ─ ─►       after it: only the destination's answer decides
+ *
+ * All on the domain's actor thread. The steps are in src_qemu.c. */
+#pragma once
+
+#include "migrate/migration.h"
+
+extern const vz_job_ops vz_source_ops;
+extern const vz_step vz_source_steps[];
+
+typedef struct {
+    const vz_options *options;
+    bool peer_to_peer;
+} vz_source_request;
+
+/* Starts a job: OPERATION_INVALID (55) while another holds the domain, or where the domain is not
+ * running. *ret_migration is a reference; *ret_cookie and *ret_xml (the guest's definition for the
+ * other host) are the caller's. On failure nothing is left. */
+bool vz_source_begin(vz_migrate *service, vz_domain *domain, const vz_source_request *request,
+                     vz_migration **ret_migration, char **ret_cookie, char **ret_xml, GError **err);
+
+/* The job of Begin for a later phase: by the domain's guard, and by the cookie where there is one.
+ * A reference, or NULL with OPERATION_INVALID. */
+vz_migration *vz_source_find(vz_domain *domain, const vz_cookie *cookie, GError **err);
+
+typedef struct {
+    const vz_cookie *cookie; /* of Prepare */
+    const char *uri;         /* of Prepare or the caller: tcp:HOST[:PORT] */
+} vz_source_destination;
+
+/* Copies the guest and lets it go. On success it is paused here, everything has arrived there, and
+ * *ret_cookie (caller frees) carries the proof of that. On failure the job is over and the guest is
+ * as before; or, where the destination cannot be asked, in doubt, and the error says so. */
+bool vz_source_perform(vz_migration *migration, const vz_source_destination *destination,
+                       char **ret_cookie, GError **err);
+
+/* Ends the job. What happens is decided by the destination's answer, not by `cancelled`: true means
+ * the guest has moved and is gone here, or, for cancelled before the release, that all is undone.
+ */
+bool vz_source_confirm(vz_migration *migration, const vz_cookie *cookie, bool cancelled,
+                       GError **err);
+
+/* Between phases: the job is not to go on. Undone, or where the guest was released, settled by the
+ * destination's answer. The reason goes to the log and the statistics. */
+void vz_source_give_up(vz_migration *migration, const char *reason);
+
+/* The client of a managed migration has gone: settles, unless a phase is running, which then
+ * settles itself. */
+void vz_source_client_lost(vz_migration *migration);
+
+/* After a restart; loop thread: posts to the actor. Takes the register's view of the job. */
+void vz_source_recover(vz_migration *migration);
+
+/* For the steps: resumes the guest where the job has paused it. */
+void vz_source_resume_guest(vz_migration *migration);

@@ -1,0 +1,304 @@
+/* src_qemu.c - the steps of the source for a VM run by QEMU, in order.
+ *
+ * Each `run` does one thing and each `undo` takes that back; the order and the decisions are
+ * saga.c's. Actor thread of the domain. */
+#include "migrate/source.h"
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "domain/table.h"
+#include "driver/life.h"
+#include "driver/qemu/process.h"
+#include "migrate/memory.h"
+#include "migrate/service.h"
+#include "migrate/verdict.h"
+#include "storage/identify.h"
+
+#include <string.h>
+
+#define CONNECT_DEADLINE_US ((int64_t)15 * 1000000)
+#define POLL_US             ((int64_t)200 * 1000)
+#define CANCEL_DEADLINE_US  ((int64_t)30 * 1000000)
+/* From the release to "completed": bounded by the carrier, which notices a dead link, and by QEMU;
+ * this is only for a QEMU that says nothing any more. */
+#define SWITCHOVER_DEADLINE_US ((int64_t)300 * 1000000)
+
+static bool check_guest(vz_migration *m, GError **err)
+{
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
+    if (!vz_snapshot_check_active(snapshot, err))
+        return false;
+    if (snapshot->state != VZ_STATE_RUNNING && snapshot->state != VZ_STATE_PAUSED)
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                       "domain '%s' is neither running nor paused: it has shut down or crashed",
+                       vz_domain_name(m->domain));
+    return true;
+}
+
+static bool offer_disks(vz_migration *m, GError **err)
+{
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
+    if (!vz_identify_offer(snapshot->live, vz_migrate_settings(m->service)->host_name,
+                           &m->disks_offered, err))
+        return false;
+    char *text = json_dumps(m->disks_offered, JSON_COMPACT);
+    bool noted = vz_migration_note(m, "disks-offered", text, err);
+    free(text);
+    return noted;
+}
+
+static void withdraw_disks(vz_migration *m)
+{
+    if (m->disks_offered)
+        vz_identify_remove(NULL, m->disks_offered);
+    json_decref(m->disks_offered);
+    m->disks_offered = NULL;
+}
+
+static bool meet_destination(vz_migration *m, GError **err)
+{
+    g_autofree char *port = g_strdup_printf("%u", m->peer_port);
+    return vz_migration_note(m, "peer-name", m->peer_name, err) &&
+           vz_migration_note(m, "peer-fingerprint", m->peer_fingerprint, err) &&
+           vz_migration_note(m, "peer-host", m->peer_host, err) &&
+           vz_migration_note(m, "peer-port", port, err) &&
+           vz_migration_note(m, "incarnation", m->incarnation, err);
+}
+
+static bool prove_disks(vz_migration *m, GError **err)
+{
+    bool proved = vz_identify_confirm(m->disks_offered, m->disks_answered, err);
+    vz_identify_remove(NULL, m->disks_offered);
+    return proved;
+}
+
+static bool open_channel(vz_migration *m, GError **err)
+{
+    vz_migration_publish(m, "connect");
+    return vz_migration_start_carrier(m, err);
+}
+
+static void close_channel(vz_migration *m)
+{
+    vz_migration_stop_carrier(m);
+}
+
+static bool prove_ask(vz_migration *m, GError **err)
+{
+    return vz_verdict_probe(m, err);
+}
+
+static void set_paused(vz_migration *m, int64_t when_us)
+{
+    if (m->paused_at_us == 0)
+        m->paused_at_us = when_us;
+    vz_life_changed(m->domain, VZ_STATE_PAUSED, VZ_PAUSED_MIGRATION, VZ_EVENT_SUSPENDED,
+                    VZ_SUSPENDED_MIGRATED);
+}
+
+static bool pause_guest(vz_migration *m, GError **err)
+{
+    if (!m->was_running)
+        return true;
+    if (!vz_qemu_stop(vz_migration_qemu(m), err))
+        return false;
+    set_paused(m, vz_now_us());
+    return true;
+}
+
+/* Wakes for an event of QEMU's, its death, or an abort. */
+static bool something_happened(void *data)
+{
+    vz_migration *m = data;
+    bool happened = m->memory_event || m->guest_died;
+    m->memory_event = false;
+    return happened;
+}
+
+/* One look at the stream, with statistics. false: the stream or the guest has failed. */
+static bool look(vz_migration *m, vz_memory_status *ret_status, const char *phase, GError **err)
+{
+    if (m->guest_died)
+        return vz_fail(err, VZ_ERR_OPERATION_FAILED, "the guest's QEMU ended during the migration");
+    g_autofree char *reason = NULL;
+    vz_qmp *qmp = vz_qemu_qmp(vz_migration_qemu(m));
+    if (!vz_memory_query(qmp, ret_status, &m->stats, &reason, err))
+        return false;
+    vz_migration_publish(m, phase);
+    if (*ret_status != VZ_MEMORY_FAILED && *ret_status != VZ_MEMORY_CANCELLED)
+        return true;
+    vz_channel_info info;
+    bool cut = m->carrier && vz_carrier_info(m->carrier, VZ_PURPOSE_MEMORY, 0, &info) &&
+               info.state == VZ_CHANNEL_FAILED;
+    return vz_fail(err, VZ_ERR_OPERATION_FAILED, "job 'migration out' failed: %s%s%s",
+                   *reason ? reason : "QEMU gave up",
+                   cut ? "; the channel to the destination: " : "", cut ? info.reason : "");
+}
+
+static void climb_downtime_ladder(vz_migration *m)
+{
+    uint64_t limit_ms = vz_memory_downtime_step_ms(m->stats.memory_iteration);
+    if (m->fixed_downtime || limit_ms <= m->downtime_limit_ms)
+        return;
+    g_autoptr(GError) err = NULL;
+    vz_memory_limits limits = {vz_options_number(m->options, VZ_OPTION_BANDWIDTH, 0), limit_ms};
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
+    if (snapshot->max_speed_bytes_s)
+        limits.bandwidth_bytes_s = snapshot->max_speed_bytes_s;
+    m->downtime_limit_ms = limit_ms;
+    if (!vz_memory_set_limits(vz_qemu_qmp(vz_migration_qemu(m)), &limits, &err))
+        vz_warn(m->id, "the downtime limit stays: %s", err->message);
+}
+
+static bool start_stream(vz_migration *m, GError **err)
+{
+    vz_autofd carriers_end = -1;
+    vz_autofd qemus_end = -1;
+    if (!vz_carrier_local_pair(&carriers_end, &qemus_end, err))
+        return false;
+    vz_carrier_connect_request request = {.host = m->peer_host,
+                                          .port = m->peer_port,
+                                          .purpose = VZ_PURPOSE_MEMORY,
+                                          .take_local_fd = vz_steal_fd(&carriers_end),
+                                          .owner_pidfd = vz_qemu_pidfd(vz_migration_qemu(m)),
+                                          .deadline_us = vz_now_us() + CONNECT_DEADLINE_US};
+    if (!vz_carrier_connect(m->carrier, &request, err))
+        return false;
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
+    m->fixed_downtime = snapshot->max_downtime_ms != 0;
+    m->downtime_limit_ms =
+        m->fixed_downtime ? snapshot->max_downtime_ms : VZ_DOWNTIME_LIMIT_FIRST_MS;
+    vz_memory_limits limits = {
+        vz_options_number(m->options, VZ_OPTION_BANDWIDTH, snapshot->max_speed_bytes_s),
+        m->downtime_limit_ms};
+    return vz_memory_send(vz_qemu_qmp(vz_migration_qemu(m)), qemus_end, &limits, err);
+}
+
+static bool copy_memory(vz_migration *m, GError **err)
+{
+    if (!start_stream(m, err))
+        return false;
+    for (;;) {
+        vz_memory_status status;
+        if (!look(m, &status, "memory", err))
+            return false;
+        if (status == VZ_MEMORY_PRE_SWITCHOVER)
+            break;
+        climb_downtime_ladder(m);
+        if (vz_wait(vz_domain_inbox(m->domain), something_happened, m, vz_now_us() + POLL_US) ==
+            VZ_WAIT_CANCELLED)
+            return vz_migration_fail_aborted(m, err);
+    }
+    if (m->was_running && m->paused_at_us == 0)
+        set_paused(m, vz_now_us());
+    return true;
+}
+
+static void stop_memory(vz_migration *m)
+{
+    if (m->guest_died)
+        return;
+    vz_qmp *qmp = vz_qemu_qmp(vz_migration_qemu(m));
+    int64_t deadline_us = vz_now_us() + CANCEL_DEADLINE_US;
+    g_autoptr(GError) err = NULL;
+    vz_memory_status status = VZ_MEMORY_NONE;
+    bool cancelled = false;
+    while (!m->guest_died && vz_memory_query(qmp, &status, NULL, NULL, &err) &&
+           (status == VZ_MEMORY_ACTIVE || status == VZ_MEMORY_PRE_SWITCHOVER) &&
+           vz_now_us() < deadline_us) {
+        if (!cancelled && !vz_memory_cancel(qmp, &err))
+            break;
+        cancelled = true;
+        vz_wait_uncancellable(vz_domain_inbox(m->domain), something_happened, m,
+                              vz_now_us() + POLL_US);
+    }
+    if (err)
+        vz_warn(m->id, "cancelling the stream: %s", err->message);
+    vz_source_resume_guest(m);
+}
+
+static bool release_guest(vz_migration *m, GError **err)
+{
+    if (m->abort_reason)
+        return vz_migration_fail_aborted(m, err);
+    if (!vz_journal_advance(m->journal, VZ_RECORD_RELEASED, err))
+        return false;
+    vz_qmp *qmp = vz_qemu_qmp(vz_migration_qemu(m));
+    if (!vz_memory_release(qmp, err))
+        return false;
+    int64_t deadline_us = vz_now_us() + SWITCHOVER_DEADLINE_US;
+    for (;;) {
+        vz_memory_status status;
+        if (!look(m, &status, "switchover", err))
+            return false;
+        if (status == VZ_MEMORY_COMPLETED)
+            return true;
+        if (vz_now_us() >= deadline_us)
+            return vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "QEMU does not finish the switchover");
+        vz_wait_uncancellable(vz_domain_inbox(m->domain), something_happened, m,
+                              vz_now_us() + POLL_US);
+    }
+}
+
+static vz_outcome ask_destination(vz_migration *m)
+{
+    /* Nothing was let go: the step failed before it wrote so, and the destination, which never
+     * gets the proof of a release, cannot commit. */
+    if (vz_journal_state(m->journal) != VZ_RECORD_RELEASED)
+        return VZ_OUTCOME_NOT_MOVED;
+    if (m->verdict_known) {
+        m->verdict_known = false;
+        return m->verdict;
+    }
+    return vz_verdict_ask(m);
+}
+
+static bool hand_over(vz_migration *m, GError **err)
+{
+    m->verdict = ask_destination(m);
+    m->verdict_known = true;
+    if (m->verdict == VZ_OUTCOME_MOVED)
+        return true;
+    return m->verdict == VZ_OUTCOME_NOT_MOVED
+               ? vz_fail(err, VZ_ERR_OPERATION_FAILED,
+                         "the destination did not start the guest; it goes on here")
+               : vz_fail(err, VZ_ERR_OPERATION_FAILED,
+                         "it cannot be told whether the guest runs on %s; it stays paused here and "
+                         "%s is asked again",
+                         m->peer_name, m->peer_name);
+}
+
+static bool end_source(vz_migration *m, GError **err)
+{
+    if (!m->end_announced) {
+        m->end_announced = true;
+        m->stats.type = VZ_JOB_COMPLETED;
+        vz_table_emit_job_completed(m->domain, &m->stats);
+    }
+    return vz_life_end(m->domain, VZ_SHUTOFF_MIGRATED, VZ_STOPPED_MIGRATED, err);
+}
+
+static bool undefine_source(vz_migration *m, GError **err)
+{
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
+    return !vz_snapshot_persistent(snapshot) || vz_life_undefine(m->domain, err);
+}
+
+const vz_step vz_source_steps[] = {
+    /* clang-format off */
+    /* name               phase             kind              when                     unless run               undo            ask */
+    { "check-guest",      VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, 0,                       0, check_guest,      NULL,           NULL },
+    { "offer-disks",      VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, VZ_FACT_DISKS,           0, offer_disks,      withdraw_disks, NULL },
+    { "meet-destination", VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0, meet_destination, NULL,           NULL },
+    { "prove-disks",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,           0, prove_disks,      NULL,           NULL },
+    { "open-channel",     VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0, open_channel,     close_channel,  NULL },
+    { "prove-ask",        VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0, prove_ask,        NULL,           NULL },
+    { "pause-guest",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, VZ_FACT_COMA,            0, pause_guest,      vz_source_resume_guest, NULL },
+    { "copy-memory",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0, copy_memory,      stop_memory,    NULL },
+    { "release",          VZ_PHASE_PERFORM, VZ_STEP_RELEASE,  0,                       0, release_guest,    NULL,           ask_destination },
+    { "hand-over",        VZ_PHASE_CONFIRM, VZ_STEP_PIVOT,    0,                       0, hand_over,        NULL,           ask_destination },
+    { "end-source",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0, end_source,       NULL,           NULL },
+    { "undefine",         VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_UNDEFINE_SOURCE, 0, undefine_source,  NULL,           NULL },
+    { NULL,               VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0, NULL,             NULL,           NULL },
+    /* clang-format on */
+};

@@ -1,0 +1,258 @@
+/* identify.c - see identify.h. The work on paths is done by virtvz-probe (probe.c). */
+#include "storage/identify.h"
+
+#include "base/log.h"
+#include "base/spawn.h"
+#include "base/wait.h"
+#include "config.h"
+
+#include <string.h>
+#include <time.h>
+
+#define PROBE                  VZ_LIBEXECDIR "/virtvz-probe"
+#define PROBE_OUTPUT_BYTES_MAX ((size_t)16 * 1024)
+
+/* NULL with err: the helper failed; an answer of its own with "error" is turned into MIGRATE_UNSAFE
+ * too, since what cannot be looked at is not proved. */
+static json_t *probe(const char *command, const char *image, const char *nonce, const char *text,
+                     GError **err)
+{
+    const char *const argv[] = {PROBE, command, image, nonce, text, NULL};
+    g_autofree char *output = NULL;
+    if (!vz_run(argv, vz_now_us() + VZ_IDENTIFY_DEADLINE_US, &output, err)) {
+        g_autofree char *why = g_strdup((*err)->message);
+        g_clear_error(err);
+        vz_fail(err, VZ_ERR_MIGRATE_UNSAFE, "cannot look at '%s': %s", image, why);
+        return NULL;
+    }
+    json_t *reply = strlen(output) > PROBE_OUTPUT_BYTES_MAX ? NULL : json_loads(output, 0, NULL);
+    const char *error = json_string_value(json_object_get(reply, "error"));
+    if (reply && !error)
+        return reply;
+    vz_fail(err, VZ_ERR_MIGRATE_UNSAFE, "%s", error ? error : "the probe of the image failed");
+    json_decref(reply);
+    return NULL;
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+static json_int_t number_of(const json_t *object, const char *key)
+{
+    return json_integer_value(json_object_get(object, key));
+}
+
+static char *random_hex(void)
+{
+    uint8_t bytes[VZ_UUID_BYTES];
+    vz_uuid_generate(bytes);
+    return vz_hex(bytes, sizeof(bytes));
+}
+
+static const vz_def_disk *find_disk(const vz_def *def, const char *target)
+{
+    for (size_t i = 0; i < def->n_disks; i++)
+        if (strcmp(def->disks[i].target, target) == 0)
+            return &def->disks[i];
+    return NULL;
+}
+
+static json_t *offer_disk(const vz_def_disk *disk, const char *host, GError **err)
+{
+    if (disk->type != VZ_DISK_TYPE_FILE) {
+        vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                "disk '%s' (%s) is a block device; this version proves sharing only for files",
+                disk->target, disk->path);
+        return NULL;
+    }
+    g_autofree char *nonce = random_hex();
+    g_autofree char *secret = random_hex();
+    g_autofree char *text =
+        g_strdup_printf("virtvz of %s asks: is this storage shared? %s", host, secret);
+    json_t *seen = probe("offer", disk->path, nonce, text, err);
+    if (!seen) {
+        g_prefix_error(err, "disk '%s': ", disk->target);
+        return NULL;
+    }
+    json_t *offer = json_pack("{ss ss ss ss so}", "target", disk->target, "path", disk->path,
+                              "nonce", nonce, "text", text, "image", seen);
+    return offer;
+}
+
+bool vz_identify_offer(const vz_def *def, const char *host, json_t **ret_offer, GError **err)
+{
+    json_t *offers = json_array();
+    for (size_t i = 0; i < def->n_disks; i++) {
+        if (!def->disks[i].path)
+            continue;
+        json_t *offer = offer_disk(&def->disks[i], host, err);
+        if (!offer) {
+            vz_identify_remove(NULL, offers);
+            json_decref(offers);
+            return false;
+        }
+        json_array_append_new(offers, offer);
+    }
+    *ret_offer = offers;
+    return true;
+}
+
+static char *describe(const json_t *image)
+{
+    if (!json_is_true(json_object_get(image, "exists")))
+        return g_strdup("nothing");
+    time_t seconds = (time_t)(number_of(image, "mtime_ns") / 1000000000);
+    g_autoptr(GDateTime) when = g_date_time_new_from_unix_utc(seconds);
+    g_autofree char *text = g_date_time_format(when, "%Y-%m-%d %H:%M:%SZ");
+    return g_strdup_printf("a file of %" JSON_INTEGER_FORMAT " bytes, changed %s",
+                           number_of(image, "size"), text);
+}
+
+static bool same_image(const json_t *theirs, const json_t *ours)
+{
+    return json_is_true(json_object_get(ours, "exists")) &&
+           number_of(theirs, "inode") == number_of(ours, "inode") &&
+           number_of(theirs, "size") == number_of(ours, "size") &&
+           (json_is_true(json_object_get(ours, "locked")) ||
+            number_of(theirs, "mtime_ns") == number_of(ours, "mtime_ns"));
+}
+
+/* The proof's verdict in words; true: shared. */
+static bool judge(const vz_def_disk *disk, const json_t *offer, const json_t *seen, GError **err)
+{
+    const json_t *theirs = json_object_get(offer, "image");
+    g_autofree char *here = describe(seen);
+    g_autofree char *there = describe(theirs);
+    const char *note = json_string_value(json_object_get(seen, "note"));
+    if (!note)
+        return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                       "disk '%s' is not on shared storage: a note that the source put beside '%s' "
+                       "does not show up beside '%s' on this host (there: %s; here: %s); this "
+                       "version moves only guests whose disks both hosts share",
+                       disk->target, text_of(offer, "path"), disk->path, there, here);
+    if (strcmp(note, text_of(offer, "text")) != 0)
+        return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                       "disk '%s': the note beside '%s' on this host is not the source's",
+                       disk->target, disk->path);
+    if (!same_image(theirs, seen))
+        return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                       "disk '%s': the directory of '%s' is shared, but the file there is a "
+                       "different one (source: %s; here: %s)",
+                       disk->target, disk->path, there, here);
+    return true;
+}
+
+static json_t *answer_disk(const vz_def *def, const json_t *offer, GError **err)
+{
+    const vz_def_disk *disk = find_disk(def, text_of(offer, "target"));
+    if (!disk || !disk->path) {
+        vz_fail(err, VZ_ERR_MIGRATE_UNSAFE, "disk '%s' of the source has no counterpart here",
+                text_of(offer, "target"));
+        return NULL;
+    }
+    const char *nonce = text_of(offer, "nonce");
+    uint8_t check[VZ_UUID_BYTES];
+    if (!vz_unhex(nonce, check, sizeof(check))) {
+        vz_fail(err, VZ_ERR_INVALID_ARG, "the source's cookie has a malformed note name");
+        return NULL;
+    }
+    g_autofree char *secret = random_hex();
+    g_autofree char *text = g_strdup_printf("virtvz answers: it is shared. %s", secret);
+    json_t *seen = probe("answer", disk->path, nonce, text, err);
+    if (!seen) {
+        g_prefix_error(err, "disk '%s': ", disk->target);
+        return NULL;
+    }
+    bool shared = judge(disk, offer, seen, err);
+    json_decref(seen);
+    return shared ? json_pack("{ss ss}", "target", disk->target, "text", text) : NULL;
+}
+
+static bool has_offer(const json_t *offers, const char *target)
+{
+    size_t i;
+    json_t *offer;
+    json_array_foreach(offers, i,
+                       offer) if (strcmp(text_of(offer, "target"), target) == 0) return true;
+    return false;
+}
+
+bool vz_identify_answer(const vz_def *def, const json_t *offer, json_t **ret_answer, GError **err)
+{
+    if (!json_is_array(offer) || json_array_size(offer) > VZ_IDENTIFY_DISKS_MAX)
+        return vz_fail(err, VZ_ERR_INVALID_ARG, "the source's cookie has no list of disks");
+    for (size_t i = 0; i < def->n_disks; i++)
+        if (def->disks[i].path && !has_offer(offer, def->disks[i].target))
+            return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                           "disk '%s' (%s) is unproved: the source did not offer a proof for it",
+                           def->disks[i].target, def->disks[i].path);
+    json_t *answers = json_array();
+    size_t i;
+    json_t *one;
+    json_array_foreach((json_t *)(uintptr_t)offer, i, one)
+    {
+        json_t *answer = answer_disk(def, one, err);
+        if (!answer) {
+            json_decref(answers);
+            vz_identify_remove(def, offer);
+            return false;
+        }
+        json_array_append_new(answers, answer);
+    }
+    *ret_answer = answers;
+    return true;
+}
+
+static bool confirm_disk(const json_t *offer, const json_t *answers, GError **err)
+{
+    size_t i;
+    json_t *answer;
+    const char *target = text_of(offer, "target");
+    json_array_foreach((json_t *)(uintptr_t)answers, i, answer)
+    {
+        if (strcmp(text_of(answer, "target"), target) != 0)
+            continue;
+        json_t *seen = probe("read", text_of(offer, "path"), text_of(offer, "nonce"), NULL, err);
+        if (!seen)
+            return false;
+        const char *note = json_string_value(json_object_get(seen, "note"));
+        bool same = note && strcmp(note, text_of(answer, "text")) == 0;
+        json_decref(seen);
+        return same || vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                               "disk '%s': the destination's note does not show up beside '%s' "
+                               "here, so the two hosts do not share that directory",
+                               target, text_of(offer, "path"));
+    }
+    return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                   "disk '%s': the destination did not answer the proof", target);
+}
+
+bool vz_identify_confirm(const json_t *offer, const json_t *answer, GError **err)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach((json_t *)(uintptr_t)offer, i,
+                       one) if (!confirm_disk(one, answer, err)) return false;
+    return true;
+}
+
+void vz_identify_remove(const vz_def *def, const json_t *offer)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach((json_t *)(uintptr_t)offer, i, one)
+    {
+        const vz_def_disk *disk = def ? find_disk(def, text_of(one, "target")) : NULL;
+        const char *path = disk && disk->path ? disk->path : text_of(one, "path");
+        if (def && !disk)
+            continue;
+        g_autoptr(GError) err = NULL;
+        json_t *reply = probe("remove", path, text_of(one, "nonce"), NULL, &err);
+        if (!reply)
+            vz_warn(NULL, "a note of the storage proof is left behind: %s", err->message);
+        json_decref(reply);
+    }
+}

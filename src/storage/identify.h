@@ -1,0 +1,40 @@
+/* identify.h - is it the same file on both hosts? Proved, never guessed.
+ *
+ *     source                                   destination
+ *     offer: makes a note beside the image ──► answer: reads it there, makes another,
+ *     confirm: reads that one here         ◄── and compares the image itself
+ *
+ * Both notes have fresh random names and texts and are made with O_EXCL in the real directory of
+ * the image, so only one directory that both hosts reach can show both. The image itself is
+ * compared by inode, size, and by QEMU's own locks (held by the source, seen by the destination) or
+ * its time. What the two hosts told each other travels in the job's cookies.
+ *
+ * All calls block up to VZ_IDENTIFY_DEADLINE_US per disk in a helper process; actor or host thread,
+ * never the loop. */
+#pragma once
+
+#include "domain/def.h"
+
+#include <jansson.h>
+
+/* A path that does not answer for so long counts as unreachable: NFS retries for minutes. */
+#define VZ_IDENTIFY_DEADLINE_US ((int64_t)10 * 1000000)
+#define VZ_IDENTIFY_DISKS_MAX   256
+
+/* Makes the source's notes for every disk with a source. *ret_offer is a JSON array for the cookie,
+ * which also names what vz_identify_remove has to take away; caller decrefs. MIGRATE_UNSAFE names
+ * the disk, its path and the reason where a note cannot be made, or where a disk is of a kind that
+ * cannot be proved (a block device). On failure nothing is left. */
+bool vz_identify_offer(const vz_def *def, const char *host, json_t **ret_offer, GError **err);
+
+/* The destination's part: finds each offered disk in its own definition (by target name, so paths
+ * may differ), reads the note, answers. MIGRATE_UNSAFE with the proof's result for the first disk
+ * that is not proved shared: not shared, different, or unproved, with paths, sizes and times. */
+bool vz_identify_answer(const vz_def *def, const json_t *offer, json_t **ret_answer, GError **err);
+
+/* The source's last part: every answer must be readable beside its own image. */
+bool vz_identify_confirm(const json_t *offer, const json_t *answer, GError **err);
+
+/* Removes both notes of every disk of an offer; either host may. Idempotent; what cannot be
+ * removed is logged. `def` NULL: at the paths of the offer, else at those of the definition. */
+void vz_identify_remove(const vz_def *def, const json_t *offer);

@@ -1,0 +1,164 @@
+/* probe.c - virtvz-probe: touches one image's directory, so that the daemon never has to.
+ *
+ * Started by storage/identify.c with a deadline: a path on a dead network file system then costs
+ * one process, not a thread. Prints one JSON object. Commands (NONCE is a hex name, TEXT one line):
+ *
+ *   offer  IMAGE NONCE TEXT          make DIR/.virtvz-NONCE.offer, which must not exist yet
+ *   answer IMAGE NONCE TEXT          read the offer; make DIR/.virtvz-NONCE.answer
+ *   read   IMAGE NONCE               read the answer
+ *   remove IMAGE NONCE               remove both
+ *
+ * DIR is the real directory of the image, behind links. Where root is squashed, the files are made
+ * as the image's owner. */
+#include "base/fd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NOTE_BYTES_MAX 4096
+/* QEMU's image locks lie at these bytes (block/file-posix.c: RAW_LOCK_PERM_BASE 100,
+ * RAW_LOCK_SHARED_BASE 200, fewer than 64 permission bits each). */
+#define LOCK_FIRST_BYTE 100
+#define LOCK_BYTES      164
+
+static json_t *reply;
+
+G_NORETURN static void finish(int status)
+{
+    json_dumpf(reply, stdout, JSON_COMPACT);
+    putchar('\n');
+    exit(status);
+}
+
+G_NORETURN static void fail(const char *what, const char *path, int errnum)
+{
+    json_object_set_new(reply, "error",
+                        json_sprintf("%s '%s': %s", what, path, g_strerror(errnum)));
+    finish(0);
+}
+
+static char *note_path(const char *image, const char *nonce, const char *kind)
+{
+    char real[PATH_MAX];
+    g_autofree char *directory = NULL;
+    if (realpath(image, real)) {
+        directory = g_path_get_dirname(real);
+    } else {
+        /* The image itself may be absent here; its directory decides. */
+        g_autofree char *parent = g_path_get_dirname(image);
+        if (!realpath(parent, real))
+            fail("cannot reach", parent, errno);
+        directory = g_strdup(real);
+    }
+    return g_strdup_printf("%s/.virtvz-%s.%s", directory, nonce, kind);
+}
+
+/* As root first; where root may not (root_squash), as the image's owner. */
+static int open_as_owner(const char *path, int flags, const struct stat *owner)
+{
+    int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (fd >= 0 || (errno != EACCES && errno != EPERM) || geteuid() != 0 || !owner)
+        return fd;
+    if (setegid(owner->st_gid) == 0 && seteuid(owner->st_uid) == 0)
+        fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW, 0644);
+    return fd;
+}
+
+/* true: somebody holds QEMU's locks on the image, seen through this host's own path. */
+static bool is_locked(const char *image)
+{
+    vz_autofd fd = open(image, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_FIRST_BYTE, .l_len = LOCK_BYTES};
+    return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+/* What tells one file from another, as far as a second host can compare it. */
+static bool describe_image(const char *image, struct stat *ret_owner)
+{
+    if (stat(image, ret_owner) < 0) {
+        json_object_set_new(reply, "exists", json_false());
+        return false;
+    }
+    json_object_set_new(reply, "exists", json_true());
+    json_object_set_new(reply, "regular", json_boolean(S_ISREG(ret_owner->st_mode)));
+    json_object_set_new(reply, "inode", json_integer((json_int_t)ret_owner->st_ino));
+    json_object_set_new(reply, "size", json_integer((json_int_t)ret_owner->st_size));
+    json_object_set_new(reply, "mtime_ns",
+                        json_integer((json_int_t)ret_owner->st_mtim.tv_sec * 1000000000 +
+                                     ret_owner->st_mtim.tv_nsec));
+    json_object_set_new(reply, "locked", json_boolean(is_locked(image)));
+    return true;
+}
+
+static void write_note(const char *path, const char *text, const struct stat *owner)
+{
+    vz_autofd fd = open_as_owner(path, O_WRONLY | O_CREAT | O_EXCL, owner);
+    if (fd < 0)
+        fail("cannot create", path, errno);
+    g_autofree char *content = g_strdup_printf("%s\n", text);
+    if (write(fd, content, strlen(content)) != (ssize_t)strlen(content) || fsync(fd) < 0) {
+        int errnum = errno;
+        unlink(path);
+        fail("cannot write", path, errnum);
+    }
+}
+
+static void read_note(const char *path, const struct stat *owner)
+{
+    vz_autofd fd = open_as_owner(path, O_RDONLY | O_NONBLOCK, owner);
+    if (fd < 0 && errno == ENOENT) {
+        json_object_set_new(reply, "note", json_null());
+        return;
+    }
+    char text[NOTE_BYTES_MAX];
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    if (n < 0)
+        fail("cannot read", path, errno);
+    text[n] = '\0';
+    json_object_set_new(reply, "note", json_string(g_strchomp(text)));
+}
+
+static void remove_note(const char *path)
+{
+    if (unlink(path) < 0 && errno != ENOENT)
+        fail("cannot remove", path, errno);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 4) {
+        fputs("usage: virtvz-probe offer|answer|read|remove IMAGE NONCE [TEXT]\n", stderr);
+        return 2;
+    }
+    reply = json_object();
+    const char *command = argv[1];
+    const char *image = argv[2];
+    g_autofree char *offer = note_path(image, argv[3], "offer");
+    g_autofree char *answer = note_path(image, argv[3], "answer");
+    struct stat image_stat;
+    const struct stat *owner = describe_image(image, &image_stat) ? &image_stat : NULL;
+    if (strcmp(command, "offer") == 0 && argc == 5) {
+        write_note(offer, argv[4], owner);
+    } else if (strcmp(command, "answer") == 0 && argc == 5) {
+        read_note(offer, owner);
+        if (json_is_string(json_object_get(reply, "note")))
+            write_note(answer, argv[4], owner);
+    } else if (strcmp(command, "read") == 0) {
+        read_note(answer, owner);
+    } else if (strcmp(command, "remove") == 0) {
+        remove_note(offer);
+        remove_note(answer);
+    } else {
+        fprintf(stderr, "virtvz-probe: unknown command '%s'\n", command);
+        return 2;
+    }
+    finish(0);
+}
