@@ -362,12 +362,14 @@ def watch_line(name, seen, start, before):
         seen["longest_gap_ms"], "".join(marks[0] if cell else marks[1] for cell in cells), trouble)
 
 
-def watch(window, seconds):
+def watch(window, seconds, stopped=None):
     """Prints a line per guest every half second; window(since) gives the arrivals."""
+    stopped = stopped or threading.Event()
     start, before = time.monotonic(), {}
     end = start + seconds if seconds else None
     while end is None or start < end:
-        time.sleep(max(0, start + WATCH_S - time.monotonic()))
+        if stopped.wait(max(0, start + WATCH_S - time.monotonic())):
+            return
         for name, seen in sorted(window(start).items()):
             seen["arrivals"] = [at for at in seen["arrivals"] if at < start + WATCH_S]
             print(watch_line(name, seen, start, before.get(name, seen["counter"])), flush=True)
@@ -454,12 +456,10 @@ def cmd_serial(options):
 
     threading.Thread(target=read_console, args=(options, console, lock, stopped),
                      daemon=True).start()
-    deadline = time.monotonic() + options.seconds if options.seconds else None
-    while not stopped.is_set() and (deadline is None or time.monotonic() < deadline):
-        if options.watch:
-            watch(window, WATCH_S)
-        else:
-            stopped.wait(0.1)
+    if options.watch:
+        watch(window, options.seconds, stopped)
+    else:
+        stopped.wait(options.seconds or None)
     with lock:
         found = console.book.report(time.monotonic())
     print_json(found)
