@@ -78,6 +78,10 @@ size_t vz_job_params(const vz_job_stats *stats, vz_tparam params[VZ_JOB_PARAMS_M
         params[n++] = (vz_tparam){.field = "auto_converge_throttle",
                                   .type = VZ_TPARAM_INT,
                                   .value.i = stats->auto_converge_throttle_percent};
+    /* Not libvirt's; its clients pass by fields that they do not know. `vz migrate` shows it. */
+    if (!ended && *stats->phase)
+        params[n++] =
+            (vz_tparam){.field = "vz.phase", .type = VZ_TPARAM_STRING, .value.s = stats->phase};
     if (ended)
         params[n++] = (vz_tparam){.field = "success",
                                   .type = VZ_TPARAM_BOOLEAN,

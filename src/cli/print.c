@@ -1,0 +1,226 @@
+/* print.c - see print.h. */
+#include "cli/print.h"
+
+#include "cli/format.h"
+
+#include <string.h>
+#include <sys/ioctl.h>
+
+#define PHASE_COLUMNS   15
+#define BAR_COLUMNS     24
+#define COLUMNS_DEFAULT 80
+#define LINE_EVERY_US   (5 * (int64_t)1000000)
+#define USEC_PER_MSEC   1000
+
+static const struct {
+    int code;
+    const char *part;
+    const char *advice;
+} advices[] = {
+#define ADVICE(code, part, advice) {code, part, advice},
+#include "cli.def"
+};
+
+const char *vz_print_advice(const GError *error)
+{
+    int code = (int)vz_error_number(error);
+    for (size_t i = 0; i < G_N_ELEMENTS(advices); i++)
+        if (advices[i].code == code && strstr(error->message, advices[i].part))
+            return advices[i].advice;
+    return NULL;
+}
+
+const char *vz_print_outcome(vz_outcome outcome)
+{
+    static const char *const names[] = {
+        [VZ_OUTCOME_MOVED] = "moved",     [VZ_OUTCOME_FAILED] = "failed",
+        [VZ_OUTCOME_USAGE] = "usage",     [VZ_OUTCOME_IN_DOUBT] = "in-doubt",
+        [VZ_OUTCOME_ABORTED] = "aborted",
+    };
+    return names[outcome];
+}
+
+char *vz_print_bar(const vz_progress_view *view, const char *guest, unsigned columns)
+{
+    g_autoptr(GString) out = g_string_new(NULL);
+    unsigned full = view->percent * BAR_COLUMNS / 100;
+    g_string_append_printf(out, "%-*s [", PHASE_COLUMNS, view->phase);
+    for (unsigned i = 0; i < BAR_COLUMNS; i++)
+        g_string_append_c(out, i < full ? '#' : '-');
+    g_string_append_printf(out, "] %3u %%", view->percent);
+    if (view->bytes_s > 0) {
+        g_autofree char *rate = vz_format_rate(view->bytes_s);
+        g_string_append_printf(out, "  %s", rate);
+    }
+    if (view->left_ms >= 0) {
+        g_autofree char *left = vz_format_duration((uint64_t)view->left_ms);
+        g_string_append_printf(out, "  %s left", left);
+    }
+    if (view->iteration > 1)
+        g_string_append_printf(out, "  round %" G_GUINT64_FORMAT, view->iteration);
+    if (guest)
+        g_string_append_printf(out, "  guest %s", guest);
+    if (out->len > columns)
+        g_string_truncate(out, columns);
+    return g_string_free(g_steal_pointer(&out), FALSE);
+}
+
+static void add_row(GString *out, const char *label, char *take_value)
+{
+    g_autofree char *value = take_value;
+    g_string_append_printf(out, "  %-12s %s\n", label, value);
+}
+
+char *vz_print_table(const vz_result *result)
+{
+    g_autoptr(GString) out = g_string_new(NULL);
+    g_autofree char *bytes = vz_format_bytes(result->bytes);
+    g_string_append_printf(out, "%s %s on %s now\n", result->domain,
+                           result->paused_there ? "is" : "runs", result->destination);
+    add_row(out, "total time", vz_format_duration(result->total_ms));
+    if (result->has_downtime)
+        add_row(out, "downtime", vz_format_duration(result->downtime_ms));
+    if (result->bytes > 0 && result->total_ms > 0) {
+        double rate = (double)result->bytes * 1000 / (double)result->total_ms;
+        g_autofree char *text = vz_format_rate((uint64_t)rate);
+        add_row(out, "data", g_strdup_printf("%s, %s", bytes, text));
+    }
+    if (result->rounds > 0)
+        add_row(out, "rounds", g_strdup_printf("%" G_GUINT64_FORMAT, result->rounds));
+    add_row(out, "there",
+            g_strdup_printf("%s, %s", result->paused_there ? "paused" : "running",
+                            result->defined_there ? "defined" : "transient"));
+    add_row(out, "here", g_strdup(result->kept_here ? "definition kept, shut off" : "removed"));
+    return g_string_free(g_steal_pointer(&out), FALSE);
+}
+
+void vz_print_json(vz_printer *printer, json_t *take_object)
+{
+    char *text = json_dumps(take_object, JSON_COMPACT);
+    fprintf(printer->out, "%s\n", text);
+    fflush(printer->out);
+    free(text);
+    json_decref(take_object);
+}
+
+static unsigned columns_of(FILE *file)
+{
+    struct winsize size = {0};
+    if (ioctl(fileno(file), TIOCGWINSZ, &size) == 0 && size.ws_col > 1)
+        return size.ws_col - 1u;
+    return COLUMNS_DEFAULT - 1;
+}
+
+static void clear_bar(vz_printer *printer)
+{
+    if (printer->bar_is_shown)
+        fputs("\r\033[K", printer->out);
+    printer->bar_is_shown = false;
+}
+
+/* The phase that is over gets its own line, with the time that it took. */
+static bool note_phase(vz_printer *printer, const char *phase, int64_t now_us)
+{
+    if (strcmp(printer->phase, phase) == 0)
+        return false;
+    if (*printer->phase && printer->mode == VZ_PRINT_TERMINAL) {
+        g_autofree char *took =
+            vz_format_duration((uint64_t)(now_us - printer->phase_since_us) / USEC_PER_MSEC);
+        clear_bar(printer);
+        fprintf(printer->out, "%-*s %s\n", PHASE_COLUMNS, printer->phase, took);
+    }
+    g_strlcpy(printer->phase, phase, sizeof(printer->phase));
+    printer->phase_since_us = now_us;
+    return true;
+}
+
+static void print_progress_json(vz_printer *printer, const vz_progress_view *view,
+                                const char *guest)
+{
+    json_t *object = json_pack("{ss ss? ss si sI sI sI sI ss?}", "event", "progress", "domain",
+                               printer->domain, "phase", view->phase, "percent", (int)view->percent,
+                               "bytes_per_second", (json_int_t)view->bytes_s, "left_ms",
+                               (json_int_t)view->left_ms, "round", (json_int_t)view->iteration,
+                               "elapsed_ms", (json_int_t)view->elapsed_ms, "guest", guest);
+    vz_print_json(printer, object);
+}
+
+void vz_print_progress(vz_printer *printer, const vz_progress_view *view, const char *guest,
+                       int64_t now_us)
+{
+    if (printer->mode == VZ_PRINT_QUIET)
+        return;
+    if (printer->mode == VZ_PRINT_JSON) {
+        print_progress_json(printer, view, guest);
+        return;
+    }
+    bool changed = note_phase(printer, view->phase, now_us);
+    g_autofree char *bar = vz_print_bar(
+        view, guest, printer->mode == VZ_PRINT_TERMINAL ? columns_of(printer->out) : G_MAXUINT);
+    if (printer->mode == VZ_PRINT_TERMINAL) {
+        fprintf(printer->out, "\r%s\033[K", bar);
+        printer->bar_is_shown = true;
+    } else if (changed || printer->every_reading ||
+               now_us - printer->last_line_us >= LINE_EVERY_US) {
+        fprintf(printer->out, "%s\n", bar);
+        printer->last_line_us = now_us;
+    }
+    fflush(printer->out);
+}
+
+void vz_print_note(vz_printer *printer, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    g_autofree char *text = g_strdup_vprintf(format, args);
+    va_end(args);
+    if (printer->mode == VZ_PRINT_JSON) {
+        vz_print_json(printer, json_pack("{ss ss? ss}", "event", "note", "domain", printer->domain,
+                                         "text", text));
+        return;
+    }
+    clear_bar(printer);
+    fflush(printer->out);
+    fprintf(printer->errors, "vz: %s\n", text);
+}
+
+void vz_print_moved(vz_printer *printer, const vz_result *result)
+{
+    g_autofree char *table = vz_print_table(result);
+    if (printer->mode != VZ_PRINT_JSON) {
+        clear_bar(printer);
+        fputs(table, printer->out);
+        fflush(printer->out);
+        return;
+    }
+    json_t *object =
+        json_pack("{ss ss si ss ss sI sI sI ss sb sb}", "event", "result", "status",
+                  vz_print_outcome(VZ_OUTCOME_MOVED), "exit", VZ_OUTCOME_MOVED, "domain",
+                  result->domain, "destination", result->destination, "total_ms",
+                  (json_int_t)result->total_ms, "data_bytes", (json_int_t)result->bytes, "rounds",
+                  (json_int_t)result->rounds, "guest", result->paused_there ? "paused" : "running",
+                  "defined_there", result->defined_there, "kept_here", result->kept_here);
+    if (result->has_downtime)
+        json_object_set_new(object, "downtime_ms", json_integer((json_int_t)result->downtime_ms));
+    vz_print_json(printer, object);
+}
+
+void vz_print_failed(vz_printer *printer, vz_outcome outcome, const GError *error, const char *what)
+{
+    g_autofree char *text = vz_error_text(error);
+    const char *advice = vz_print_advice(error);
+    if (printer->mode == VZ_PRINT_JSON) {
+        vz_print_json(printer, json_pack("{ss ss si ss? si ss ss? ss?}", "event", "error", "status",
+                                         vz_print_outcome(outcome), "exit", (int)outcome, "domain",
+                                         printer->domain, "code", (int)vz_error_number(error),
+                                         "message", text, "guest", what, "advice", advice));
+        return;
+    }
+    clear_bar(printer);
+    fflush(printer->out);
+    fprintf(printer->errors, "vz: %s\n", text);
+    if (what)
+        fprintf(printer->errors, "    %s\n", what);
+    if (advice)
+        fprintf(printer->errors, "    %s\n", advice);
+}
