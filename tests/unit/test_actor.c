@@ -139,7 +139,7 @@ static void test_stop_ends_waits_and_drops(void)
     g_assert_cmpint(n.wrong, ==, 0);
     g_assert_cmpint(ran, ==, 0);
     g_assert_cmpint(ended, ==, 1);
-    g_assert_cmpuint(threads_named("t-stop"), ==, 0);
+    g_assert_true(becomes("t-stop", 0));
     g_assert_false(vz_actor_post(actor, VZ_TASK_NORMAL, count_up, &ran, count_up));
     g_assert_cmpint(ran, ==, 1); /* by the drop alone */
 }
