@@ -31,7 +31,7 @@ static void save_status(vz_domain *domain)
                         .pid = s->pid,
                         .start_time = vz_process_start_time(s->pid),
                         .autodestroy = s->autodestroy,
-                        .xml = vz_def_format(s->live, VZ_DEF_FORMAT_SECURE)};
+                        .xml = vz_def_format(s->live, VZ_DEF_FORMAT_STATUS)};
     if (status.start_time == 0) { /* it has just died; its end will be dealt with */
         vz_status_clear(&status);
         return;
