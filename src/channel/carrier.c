@@ -25,7 +25,7 @@
 
 #define CARRIER_PROGRAM    VZ_LIBEXECDIR "/virtvz-carrier"
 #define READY_TIMEOUT_US   (10 * G_USEC_PER_SEC) /* a loaded host may need some seconds to exec */
-#define STOP_TIMEOUT_US    (2 * G_USEC_PER_SEC)
+#define OBEY_TIMEOUT_US    (2 * G_USEC_PER_SEC)  /* for what takes it microseconds */
 #define LOCAL_BUFFER_BYTES (1024 * 1024)
 
 struct vz_carrier {
@@ -96,7 +96,7 @@ static char *last_words(vz_carrier *carrier)
 {
     siginfo_t info = {.si_pid = 0};
     bool ended =
-        carrier->pidfd >= 0 && vz_poll_one(carrier->pidfd, POLLIN, vz_now_us() + STOP_TIMEOUT_US);
+        carrier->pidfd >= 0 && vz_poll_one(carrier->pidfd, POLLIN, vz_now_us() + OBEY_TIMEOUT_US);
     if (!ended || !carrier->is_child ||
         waitid(P_PIDFD, (id_t)carrier->pidfd, &info, WEXITED | WNOHANG) < 0 || info.si_pid == 0)
         return g_strdup_printf("the carrier process %d is gone", (int)carrier->pid);
@@ -278,10 +278,10 @@ void vz_carrier_stop(vz_carrier *carrier)
     g_autoptr(GError) ignored = NULL;
     bool told =
         carrier->control >= 0 && vz_control_send(carrier->control, &stop, NULL, 0, &ignored);
-    int64_t deadline_us = vz_now_us() + (told ? STOP_TIMEOUT_US : 0);
+    int64_t deadline_us = vz_now_us() + (told ? OBEY_TIMEOUT_US : 0);
     if (carrier->pidfd >= 0 && !vz_poll_one(carrier->pidfd, POLLIN, deadline_us)) {
         syscall(SYS_pidfd_send_signal, carrier->pidfd, SIGKILL, NULL, 0);
-        vz_poll_one(carrier->pidfd, POLLIN, vz_now_us() + STOP_TIMEOUT_US);
+        vz_poll_one(carrier->pidfd, POLLIN, vz_now_us() + OBEY_TIMEOUT_US);
     }
     siginfo_t info;
     if (carrier->is_child && carrier->pidfd >= 0)
@@ -301,6 +301,8 @@ static bool command(vz_carrier *carrier, const vz_control_message *message, cons
 {
     if (carrier->control < 0)
         return vz_fail(err, VZ_ERR_OPERATION_FAILED, "the carrier process is gone");
+    /* Its main thread never waits for anything, so a full buffer empties in no time. */
+    vz_poll_one(carrier->control, POLLOUT, vz_now_us() + OBEY_TIMEOUT_US);
     if (vz_control_send(carrier->control, message, fds, n_fds, err))
         return true;
     return *err != NULL || vz_fail(err, VZ_ERR_OPERATION_FAILED, "the carrier does not respond");
@@ -372,7 +374,7 @@ static bool open_over(vz_carrier *carrier, const vz_carrier_connect_request *r, 
     /* The channel may be tried again, so its end must not come in the middle of that. */
     vz_carrier_abort(carrier, r->purpose, r->index);
     awaited ended = {carrier, r->purpose, r->index, VZ_CHANNEL_FINISHED};
-    vz_wait_uncancellable(carrier->inbox, has_come, &ended, vz_now_us() + STOP_TIMEOUT_US);
+    vz_wait_uncancellable(carrier->inbox, has_come, &ended, vz_now_us() + OBEY_TIMEOUT_US);
     return false;
 }
 

@@ -28,6 +28,7 @@
 
 struct vz_tls {
     int fd;
+    vz_tls_role role;
     gnutls_session_t session;
     gnutls_certificate_credentials_t credentials;
     uint8_t peer_fingerprint[VZ_FINGERPRINT_BYTES];
@@ -96,18 +97,18 @@ static int verify_peer(gnutls_session_t session)
     return right ? 0 : GNUTLS_E_CERTIFICATE_ERROR;
 }
 
-static int set_up_session(vz_tls *tls, vz_tls_role role)
+static int set_up_session(vz_tls *tls)
 {
     unsigned flags = GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS | GNUTLS_ENABLE_RAWPK;
     int r = gnutls_init(&tls->session,
-                        flags | (role == VZ_TLS_ACCEPTOR ? GNUTLS_SERVER : GNUTLS_CLIENT));
+                        flags | (tls->role == VZ_TLS_ACCEPTOR ? GNUTLS_SERVER : GNUTLS_CLIENT));
     if (r == 0)
         r = gnutls_priority_set_direct(tls->session, VZ_TLS_PRIORITY, NULL);
     if (r == 0)
         r = gnutls_credentials_set(tls->session, GNUTLS_CRD_CERTIFICATE, tls->credentials);
     if (r < 0)
         return r;
-    if (role == VZ_TLS_ACCEPTOR)
+    if (tls->role == VZ_TLS_ACCEPTOR)
         gnutls_certificate_server_set_request(tls->session, GNUTLS_CERT_REQUIRE);
     gnutls_session_set_ptr(tls->session, tls);
     gnutls_session_set_verify_function(tls->session, verify_peer);
@@ -122,13 +123,14 @@ vz_tls *vz_tls_new(int fd, vz_tls_role role, const vz_channel_keys *keys,
 {
     g_autoptr(vz_tls) tls = g_new0(vz_tls, 1);
     tls->fd = fd;
+    tls->role = role;
     memcpy(tls->peer_fingerprint, peer_fingerprint, VZ_FINGERPRINT_BYTES);
     tls->in = g_malloc(VZ_TLS_BATCH_BYTES);
     tls->out = g_malloc(OUT_BYTES);
     tls->credentials = vz_channel_keys_credentials(keys, err);
     if (!tls->credentials)
         return NULL;
-    int r = set_up_session(tls, role);
+    int r = set_up_session(tls);
     if (r < 0) {
         vz_fail(err, VZ_ERR_INTERNAL_ERROR, "cannot set up TLS: %s", gnutls_strerror(r));
         return NULL;
@@ -172,8 +174,10 @@ static bool fail_tls(vz_tls *tls, int code, GError **err)
     if (tls->wire_received == 0 &&
         (code == GNUTLS_E_PREMATURE_TERMINATION || tls->io_errnum == ECONNRESET))
         return vz_fail(err, VZ_ERR_OPERATION_FAILED,
-                       "the peer closed the connection before TLS began (it does not know this "
-                       "job, or does not speak this protocol)");
+                       "the peer closed the connection before TLS began%s",
+                       tls->role == VZ_TLS_OPENER
+                           ? " (it does not know this job, or does not speak this protocol)"
+                           : "");
     if (tls->io_errnum != 0)
         return fail_socket(err, tls->io_errnum);
     if (code == GNUTLS_E_PREMATURE_TERMINATION)
