@@ -262,6 +262,9 @@ static void add_monitor(vz_argv_builder *b)
     vz_argv_add_format(b, "-chardev", "socket,id=charmonitor,fd=%d,server=on,wait=off",
                        b->resources->monitor_fd);
     vz_argv_add(b, "-mon", "chardev=charmonitor,id=monitor,mode=control");
+    for (size_t i = 0; i < b->resources->n_fdsets; i++)
+        vz_argv_add_format(b, "-add-fd", "set=%u,fd=%d", b->resources->fdsets[i].set,
+                           b->resources->fdsets[i].fd);
 }
 
 static void add_clock(vz_argv_builder *b)

@@ -22,12 +22,20 @@ typedef struct {
     size_t n_layers;
 } vz_qemu_disk_images;
 
+/* A descriptor that joins a set at QEMU's start (-add-fd). */
+typedef struct {
+    unsigned set;
+    int fd;
+} vz_qemu_fdset;
+
 /* What the process opened for QEMU, under the numbers that QEMU sees. The arrays run parallel to
  * those of the definition. */
 typedef struct {
     vz_accel accel;
-    bool incoming;                    /* -incoming defer */
-    int monitor_fd;                   /* listening unix socket */
+    bool incoming;  /* -incoming defer */
+    int monitor_fd; /* listening unix socket */
+    const vz_qemu_fdset *fdsets;
+    size_t n_fdsets;
     const vz_qemu_disk_images *disks; /* per disk */
     const int *tap_fds;               /* per interface; -1: user networking */
     /* Per character device: of type unix a socket (listening for mode bind, connected for mode

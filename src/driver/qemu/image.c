@@ -61,13 +61,21 @@ void vz_image_chain_free(vz_image_chain *chain)
     g_free(chain);
 }
 
+static bool become(const vz_image_request *r)
+{
+    return setgroups(0, NULL) == 0 && setresgid(r->gid, r->gid, r->gid) == 0 &&
+           setresuid(r->uid, r->uid, r->uid) == 0;
+}
+
 /* O_NONBLOCK: a FIFO must not hold the helper up. */
 static int helper_open(const vz_image_request *r)
 {
     int flags = (r->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+    if (r->only_as_user && !become(r))
+        return -1;
     int fd = open(r->path, flags);
-    if (fd < 0 && (errno == EACCES || errno == EPERM) && r->uid != 0 && setgroups(0, NULL) == 0 &&
-        setresgid(r->gid, r->gid, r->gid) == 0 && setresuid(r->uid, r->uid, r->uid) == 0)
+    if (fd < 0 && (errno == EACCES || errno == EPERM) && r->uid != 0 && !r->only_as_user &&
+        become(r))
         fd = open(r->path, flags);
     return fd;
 }

@@ -46,6 +46,7 @@ typedef struct {
     bool read_only;
     uid_t uid; /* tried when root may not open it (root_squash); 0: not tried */
     gid_t gid;
+    bool only_as_user; /* opened as uid and gid, to see whether they may */
     int64_t deadline_us;
 } vz_image_request;
 

@@ -19,11 +19,12 @@ typedef struct vz_qemu vz_qemu;
 
 /* Where things are on this host; one for the program, outlives every vz_qemu. */
 typedef struct {
-    const char *run_dir;     /* "/run/virtvz/qemu": RUN_DIR/UUID per domain */
-    const char *log_dir;     /* "/var/log/virtvz/qemu": LOG_DIR/NAME.log */
-    const char *user;        /* QEMU's; "" or "root": no change of user */
-    const char *vnc_address; /* where a definition names none: "127.0.0.1" */
-    int64_t start_timeout_us;
+    const char *run_dir;      /* "/run/virtvz/qemu": RUN_DIR/UUID per domain */
+    const char *log_dir;      /* "/var/log/virtvz/qemu": LOG_DIR/NAME.log */
+    const char *user;         /* QEMU's; "" or "root": no change of user */
+    const char *vnc_address;  /* where a definition names none: "127.0.0.1" */
+    int64_t image_timeout_us; /* for each image to be opened */
+    int64_t start_timeout_us; /* from the start of the process to its greeting */
 } vz_qemu_host;
 
 /* The built-in values: VZ_RUNDIR "/qemu", VZ_QEMU_USER... */
@@ -85,7 +86,8 @@ uint64_t vz_qemu_start_time(const vz_qemu *qemu);
 /* Borrowed; readable once it has ended. */
 int vz_qemu_pidfd(const vz_qemu *qemu);
 bool vz_qemu_alive(const vz_qemu *qemu);
-/* RUN_DIR/UUID, 0700 of QEMU's user (so the place for sockets QEMU connects to). */
+/* RUN_DIR/UUID, 0711 of root: the place for sockets that QEMU is told to connect to (give those to
+ * its uid); it cannot make or replace any there itself. */
 const char *vz_qemu_rundir(const vz_qemu *qemu);
 /* QEMU's uid and gid. */
 void vz_qemu_identity(const vz_qemu *qemu, uid_t *ret_uid, gid_t *ret_gid);
