@@ -17,6 +17,7 @@
 
 #define FIRST_PASSED_FD   3
 #define STDERR_TAIL_BYTES 1024
+#define KILL_PATIENCE_US  ((int64_t)2000000)
 
 static const char *const child_environment[] = {
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C", "HOME=/", NULL};
@@ -165,6 +166,11 @@ static const char *last_line(GString *text)
 static bool judge(const char *program, int pidfd, bool in_time, capture *stderr_tail, GError **err)
 {
     siginfo_t info = {0};
+    /* In uninterruptible sleep (a dead file server) it outlives its killing: left to whoever reaps
+     * children later, a zombie at worst. */
+    if (!in_time && !vz_poll_one(pidfd, POLLIN, vz_now_us() + KILL_PATIENCE_US))
+        return vz_fail(err, VZ_ERR_OPERATION_TIMEOUT,
+                       "'%s' did not end in time, and cannot be stopped", program);
     int r;
     do
         r = waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED);

@@ -52,7 +52,17 @@ const char *vz_qemu_accel_note(const vz_qemu *qemu)
 
 char *vz_qemu_last_words(const vz_qemu *qemu)
 {
-    return qemu->log ? vz_qemu_log_tail(qemu->log) : g_strdup("");
+    if (!qemu->log)
+        return g_strdup("");
+    g_autoptr(GString) words = g_string_new(NULL);
+    g_autofree char *tail = vz_qemu_log_tail(qemu->log);
+    g_string_assign(words, tail);
+    /* Backwards: /dev/fdset/1 is the beginning of /dev/fdset/10, too. */
+    for (guint i = qemu->images ? g_strv_length(qemu->images) : 0; i-- > 0;) {
+        g_autofree char *set = g_strdup_printf("/dev/fdset/%u", i);
+        g_string_replace(words, set, qemu->images[i], 0);
+    }
+    return g_string_free(g_steal_pointer(&words), FALSE);
 }
 
 static bool tell(vz_qemu *qemu, const char *name, json_t *take_args, GError **err)

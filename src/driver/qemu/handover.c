@@ -27,6 +27,7 @@ struct vz_handover {
     vz_qemu_resources resources;
     GArray *fds;      /* int, owned */
     GArray *fdsets;   /* vz_qemu_fdset */
+    GPtrArray *paths; /* of the sets */
     GPtrArray *owned; /* memory that resources point to */
     int monitor;
 };
@@ -44,6 +45,7 @@ void vz_handover_free(vz_handover *h)
         return;
     close_all(h->fds);
     g_array_unref(h->fdsets);
+    g_ptr_array_unref(h->paths);
     g_ptr_array_unref(h->owned);
     vz_fd_clear(&h->monitor);
     g_free(h);
@@ -62,8 +64,9 @@ static int pass(vz_handover *h, int take_fd)
     return FIRST_FD + (int)h->fds->len - 1;
 }
 
-static unsigned pass_as_set(vz_handover *h, int take_fd)
+static unsigned pass_as_set(vz_handover *h, int take_fd, const char *path)
 {
+    g_ptr_array_add(h->paths, g_strdup(path));
     vz_qemu_fdset set = {.set = h->fdsets->len, .fd = pass(h, take_fd)};
     g_array_append_val(h->fdsets, set);
     return set.set;
@@ -108,7 +111,7 @@ static bool open_disk(vz_handover *h, const vz_def_disk *disk, vz_qemu_disk_imag
     for (size_t i = 0; i < chain->n_layers; i++) {
         vz_image_layer *layer = &chain->layers[i];
         images->layers[i] = (vz_qemu_layer){
-            .fdset = pass_as_set(h, vz_steal_fd(&layer->image.fd)),
+            .fdset = pass_as_set(h, vz_steal_fd(&layer->image.fd), layer->path),
             .format = own(h, g_strdup(layer->format)),
             .block_device = layer->image.block_device,
             .read_only = layer->read_only,
@@ -201,7 +204,7 @@ static bool open_character(vz_handover *h, vz_def_chardev *source, const char *a
     if (source->type == VZ_CHARDEV_FILE) {
         int fd = open_log_file(source, err);
         if (fd >= 0)
-            *ret_number = (int)pass_as_set(h, fd);
+            *ret_number = (int)pass_as_set(h, fd, source->path);
         return fd >= 0;
     }
     if (source->type != VZ_CHARDEV_UNIX)
@@ -314,6 +317,7 @@ vz_handover *vz_handover_open(const vz_handover_request *request, vz_def *live, 
     h->request = request;
     h->fds = g_array_new(FALSE, FALSE, sizeof(int));
     h->fdsets = g_array_new(FALSE, FALSE, sizeof(vz_qemu_fdset));
+    h->paths = g_ptr_array_new_with_free_func(g_free);
     h->owned = g_ptr_array_new_with_free_func(g_free);
     h->monitor = -1;
     h->resources.accel = request->accel;
@@ -341,6 +345,14 @@ const int *vz_handover_fds(const vz_handover *handover, size_t *ret_n)
 {
     *ret_n = handover->fds->len;
     return (const int *)(const void *)handover->fds->data;
+}
+
+char **vz_handover_paths(const vz_handover *handover)
+{
+    char **paths = g_new0(char *, handover->paths->len + 1);
+    for (guint i = 0; i < handover->paths->len; i++)
+        paths[i] = g_strdup(g_ptr_array_index(handover->paths, i));
+    return paths;
 }
 
 int vz_handover_take_monitor(vz_handover *handover)

@@ -29,6 +29,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(vz_handover, vz_handover_free)
 const vz_qemu_resources *vz_handover_resources(const vz_handover *handover);
 /* What becomes 3, 4, 5... in QEMU. */
 const int *vz_handover_fds(const vz_handover *handover, size_t *ret_n);
+/* The files behind /dev/fdset/0, 1, 2...; NULL-terminated, caller g_strfreev()s. */
+char **vz_handover_paths(const vz_handover *handover);
 /* The daemon's end of the monitor: connected before QEMU exists, so that it need not be waited
  * for. Taken once. */
 int vz_handover_take_monitor(vz_handover *handover);

@@ -112,7 +112,8 @@ char *vz_qemu_log_tail(const vz_qemu_log *log)
     g_autoptr(GString) tail = g_string_new(NULL);
     for (size_t i = whole || !lines[0] ? 0 : 1; lines[i]; i++) { /* not half a line */
         const char *line = without_stamp(g_strstrip(lines[i]));
-        if (*line)
+        /* QEMU says this of every pty, for people who start it by hand. */
+        if (*line && !g_str_has_prefix(line, "char device redirected to "))
             g_string_append_printf(tail, "%s%s", tail->len > 0 ? "; " : "", line);
     }
     return g_utf8_make_valid(tail->str, (gssize)tail->len);

@@ -83,6 +83,7 @@ void vz_qemu_release(vz_qemu *qemu)
     vz_qemu_log_free(qemu->log);
     vz_fd_clear(&qemu->pidfd);
     g_strfreev(qemu->taps);
+    g_strfreev(qemu->images);
     g_free(qemu->rundir);
     g_free(qemu->accel_note);
     g_free(qemu);
@@ -214,6 +215,7 @@ static bool start_process(start *s, GError **err)
     g_autoptr(vz_handover) handover = vz_handover_open(&wanted, s->live, err);
     if (!handover)
         return false;
+    qemu->images = vz_handover_paths(handover);
     g_auto(GStrv) argv = NULL;
     if (!vz_qemu_argv(s->live, qemu->caps, vz_handover_resources(handover), &argv, err))
         return false;

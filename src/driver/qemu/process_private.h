@@ -12,7 +12,8 @@ struct vz_qemu {
     uint64_t start_time;
     bool ended; /* proved by the pidfd */
     char *rundir;
-    char **taps; /* names, NULL-terminated */
+    char **taps;   /* names, NULL-terminated */
+    char **images; /* the files behind /dev/fdset/0, 1...; NULL after an adoption */
     const vz_qemu_caps *caps;
     char *accel_note;
     vz_qemu_user user;
