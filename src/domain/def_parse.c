@@ -13,6 +13,7 @@
 
 static bool parse_object(const vz_object *object, xmlNode *node, void *data, GError **err);
 
+/* Not even the element of the row's path is there. */
 static bool missing(xmlNode *node, const vz_row *row, GError **err)
 {
     g_autofree char *parent = vz_tree_path(node);
@@ -182,10 +183,11 @@ static bool parse_element(const vz_row *row, xmlNode *node, void *data, GError *
     }
     const char *at = strchr(row->path, '@');
     g_autofree char *text = at ? vz_tree_attribute(node, at + 1) : vz_tree_text(node);
-    if (!text)
-        return !(row->flags & VZ_ROW_NEEDED) || missing(node, row, err);
     g_autofree char *element = vz_tree_path(node);
     path = g_strconcat(element, at, NULL);
+    if (!text)
+        return !(row->flags & VZ_ROW_NEEDED) ||
+               vz_fail(err, VZ_ERR_XML_ERROR, "missing %s", path);
     return parse_plain(row, text, path, data, err);
 }
 
