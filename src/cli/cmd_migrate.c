@@ -9,7 +9,7 @@
 #include "base/text.h"
 #include "cli/watch.h"
 
-#define REOPEN_US ((int64_t)15 * 1000000)
+#define REOPEN_US ((int64_t)10 * 1000000) /* a restarted daemon is back in a few seconds */
 
 #define STATE_RUNNING    1
 #define STATE_BLOCKED    2
