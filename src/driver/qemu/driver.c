@@ -245,8 +245,8 @@ static bool start(vz_domain *domain, const vz_driver_start *request, vz_def **re
     vz_domain_set_driver_data(domain, g);
     const char *note = vz_qemu_accel_note(g->qemu);
     vz_info(vz_domain_name(domain), "QEMU %d started: %s", (int)g->pid, note);
-    if (request->def->type == VZ_DEF_TYPE_VZ && g_str_has_prefix(note, "TCG"))
-        vz_domain_add_message(domain, "runs on %s", note);
+    if (request->def->type == VZ_DEF_TYPE_VZ && g_str_has_prefix(note, "runs on TCG"))
+        vz_domain_add_message(domain, "%s", note);
     return true;
 }
 
