@@ -77,10 +77,8 @@ bool vz_api_domain_get_job_stats(vz_call *call, const vz_wire_domain_flags_args 
 
 /* ---- during the job ---- */
 
-bool vz_api_domain_abort_job(vz_call *call, const vz_wire_domain_args *args, GError **err)
+static bool abort_job(vz_domain *domain, GError **err)
 {
-    (void)args;
-    vz_domain *domain = vz_api_subject(call);
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
     if (!s->has_job && !vz_snapshot_check_active(s, err))
         return false;
@@ -89,6 +87,24 @@ bool vz_api_domain_abort_job(vz_call *call, const vz_wire_domain_args *args, GEr
     if (!s->job.ops || !s->job.ops->abort)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID, "cannot abort %s", s->job.title);
     return s->job.ops->abort(domain, s->job.data, err);
+}
+
+bool vz_api_domain_abort_job(vz_call *call, const vz_wire_domain_args *args, GError **err)
+{
+    (void)args;
+    return abort_job(vz_api_subject(call), err);
+}
+
+bool vz_api_domain_abort_job_flags(vz_call *call, const vz_wire_domain_flags_args *args,
+                                   GError **err)
+{
+    enum { POSTCOPY = 1 };
+    if (!vz_api_check_flags(args->flags, POSTCOPY, "virDomainAbortJobFlags", err))
+        return false;
+    if (args->flags & POSTCOPY)
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                       "current job is not outgoing migration in post-copy mode");
+    return abort_job(vz_api_subject(call), err);
 }
 
 bool vz_api_domain_migrate_set_max_downtime(

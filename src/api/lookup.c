@@ -61,3 +61,73 @@ bool vz_api_connect_list_all_domains(vz_call *call,
     }
     return true;
 }
+
+/* ---- the lists of clients from before connect_list_all_domains ---- */
+
+/* Domains that are active, or that are not. */
+static GPtrArray *list(bool active)
+{
+    GPtrArray *all = vz_table_list(vz_this_host.table);
+    for (guint i = all->len; i > 0; i--) {
+        g_autoptr(vz_snapshot) s = vz_domain_snapshot(all->pdata[i - 1]);
+        if (vz_snapshot_active(s) != active)
+            g_ptr_array_remove_index(all, i - 1);
+    }
+    return all;
+}
+
+static bool count(bool active, vz_wire_int_ret *ret)
+{
+    g_autoptr(GPtrArray) found = list(active);
+    ret->value = (int32_t)found->len;
+    return true;
+}
+
+bool vz_api_connect_num_of_domains(vz_call *call, vz_wire_int_ret *ret, GError **err)
+{
+    (void)call;
+    (void)err;
+    return count(true, ret);
+}
+
+bool vz_api_connect_num_of_defined_domains(vz_call *call, vz_wire_int_ret *ret, GError **err)
+{
+    (void)call;
+    (void)err;
+    return count(false, ret);
+}
+
+static uint32_t bound(const GPtrArray *found, int32_t max)
+{
+    return max < 0 ? 0 : MIN(found->len, MIN((uint32_t)max, VZ_WIRE_MAX_DOMAINS));
+}
+
+bool vz_api_connect_list_domains(vz_call *call, const vz_wire_max_ids_args *args,
+                                 vz_wire_ids_ret *ret, GError **err)
+{
+    (void)err;
+    g_autoptr(GPtrArray) found = list(true);
+    uint32_t n = bound(found, args->max);
+    int32_t *ids = vz_call_alloc(call, MAX(1, n) * sizeof(*ids));
+    for (uint32_t i = 0; i < n; i++) {
+        g_autoptr(vz_snapshot) s = vz_domain_snapshot(found->pdata[i]);
+        ids[i] = s->id;
+    }
+    ret->ids.items = ids;
+    ret->ids.count = n;
+    return true;
+}
+
+bool vz_api_connect_list_defined_domains(vz_call *call, const vz_wire_max_ids_args *args,
+                                         vz_wire_names_ret *ret, GError **err)
+{
+    (void)err;
+    g_autoptr(GPtrArray) found = list(false);
+    uint32_t n = bound(found, args->max);
+    const char **names = vz_call_alloc(call, MAX(1, n) * sizeof(*names));
+    for (uint32_t i = 0; i < n; i++)
+        names[i] = vz_call_strdup(call, vz_domain_name(found->pdata[i]));
+    ret->names.items = names;
+    ret->names.count = n;
+    return true;
+}

@@ -168,3 +168,101 @@ bool vz_api_domain_snapshot_num(vz_call *call, const vz_wire_domain_flags_args *
     (void)call;
     return none_of(&args->dom, ret, err);
 }
+
+/* ---- size ---- */
+
+bool vz_api_domain_get_max_memory(vz_call *call, const vz_wire_domain_args *args,
+                                  vz_wire_uhyper_ret *ret, GError **err)
+{
+    (void)call;
+    g_autoptr(vz_snapshot) s = vz_api_find_snapshot(&args->dom, err);
+    const vz_def *def = s ? current_def(s, err) : NULL;
+    if (!def)
+        return false;
+    ret->value = def->ram_bytes / VZ_KIB;
+    return true;
+}
+
+bool vz_api_domain_get_max_vcpus(vz_call *call, const vz_wire_domain_args *args,
+                                 vz_wire_int_ret *ret, GError **err)
+{
+    (void)call;
+    g_autoptr(vz_snapshot) s = vz_api_find_snapshot(&args->dom, err);
+    const vz_def *def = s ? current_def(s, err) : NULL;
+    if (!def)
+        return false;
+    ret->value = (int32_t)def->vcpus_max;
+    return true;
+}
+
+/* The definition that VIR_DOMAIN_AFFECT_LIVE or _CONFIG (neither: the current one) names. */
+static const vz_def *affected_def(const vz_snapshot *s, uint32_t flags, GError **err)
+{
+    enum { LIVE = 1, CONFIG = 2 };
+    if ((flags & (LIVE | CONFIG)) == (LIVE | CONFIG)) {
+        vz_fail(err, VZ_ERR_INVALID_ARG, "cannot ask for live and persistent state at once");
+        return NULL;
+    }
+    if ((flags & LIVE) && !vz_snapshot_check_active(s, err))
+        return NULL;
+    if ((flags & CONFIG) && !s->config) {
+        vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                "transient domains do not have any persistent config");
+        return NULL;
+    }
+    return (flags & CONFIG) ? s->config : current_def(s, err);
+}
+
+bool vz_api_domain_get_vcpus_flags(vz_call *call, const vz_wire_domain_flags_args *args,
+                                   vz_wire_int_ret *ret, GError **err)
+{
+    enum { LIVE_OR_CONFIG = 3, MAXIMUM = 4 };
+    (void)call;
+    if (!vz_api_check_flags(args->flags, LIVE_OR_CONFIG | MAXIMUM, "virDomainGetVcpusFlags", err))
+        return false;
+    g_autoptr(vz_snapshot) s = vz_api_find_snapshot(&args->dom, err);
+    const vz_def *def = s ? affected_def(s, args->flags, err) : NULL;
+    if (!def)
+        return false;
+    ret->value = (int32_t)((args->flags & MAXIMUM) ? def->vcpus_max : def->vcpus);
+    return true;
+}
+
+/* ---- the rest ---- */
+
+bool vz_api_domain_get_control_info(vz_call *call, const vz_wire_domain_flags_args *args,
+                                    vz_wire_domain_get_control_info_ret *ret, GError **err)
+{
+    enum { CONTROL_OK = 0, CONTROL_JOB = 1 };
+    (void)call;
+    if (!vz_api_check_flags(args->flags, 0, "virDomainGetControlInfo", err))
+        return false;
+    g_autoptr(vz_snapshot) s = vz_api_find_snapshot(&args->dom, err);
+    if (!s || !vz_snapshot_check_active(s, err))
+        return false;
+    ret->state = s->has_job ? CONTROL_JOB : CONTROL_OK;
+    ret->state_time = s->has_job ? s->job_stats.time_elapsed_ms : 0;
+    return true;
+}
+
+bool vz_api_domain_get_metadata(vz_call *call, const vz_wire_domain_get_metadata_args *args,
+                                vz_wire_string_ret *ret, GError **err)
+{
+    enum { DESCRIPTION = 0, TITLE = 1 };
+    enum { LIVE_OR_CONFIG = 3 };
+    if (!vz_api_check_flags(args->flags, LIVE_OR_CONFIG, "virDomainGetMetadata", err))
+        return false;
+    g_autoptr(vz_snapshot) s = vz_api_find_snapshot(&args->dom, err);
+    const vz_def *def = s ? affected_def(s, args->flags, err) : NULL;
+    if (!def)
+        return false;
+    if (args->type != DESCRIPTION && args->type != TITLE)
+        return vz_fail(err, VZ_ERR_ARGUMENT_UNSUPPORTED,
+                       "metadata elements cannot be asked for one by one in this version; dumpxml "
+                       "shows them");
+    const char *text = args->type == TITLE ? def->title : def->description;
+    if (!text)
+        return vz_fail(err, VZ_ERR_NO_DOMAIN_METADATA, "Requested metadata element is not present");
+    ret->value = vz_call_strdup(call, text);
+    return true;
+}
