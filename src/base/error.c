@@ -12,7 +12,17 @@ static const struct {
 #undef ERROR
 };
 
-G_DEFINE_QUARK(vz-error-quark, vz_error)
+/* Not G_DEFINE_QUARK: its cache is written by whichever threads fail first, which is a data race. */
+GQuark vz_error_quark(void)
+{
+    static GQuark cached;
+    GQuark quark = __atomic_load_n(&cached, __ATOMIC_RELAXED);
+    if (quark == 0) {
+        quark = g_quark_from_static_string("vz-error-quark");
+        __atomic_store_n(&cached, quark, __ATOMIC_RELAXED);
+    }
+    return quark;
+}
 
 static void set(GError **err, vz_error_code code, char *take_message)
 {

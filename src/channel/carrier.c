@@ -381,7 +381,7 @@ static bool open_over(vz_carrier *carrier, const vz_carrier_connect_request *r, 
 bool vz_carrier_connect(vz_carrier *carrier, const vz_carrier_connect_request *request,
                         GError **err)
 {
-    vz_autofd local_fd = request->take_local_fd;
+    G_GNUC_UNUSED vz_autofd local_fd = request->take_local_fd;
     if (!check_unused(carrier, request->purpose, request->index, err))
         return false;
     vz_dial_request dial = {request->host, request->port, request->bind_address, carrier->inbox,
