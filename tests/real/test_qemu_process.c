@@ -81,17 +81,18 @@ typedef struct {
     const char *kernel;  /* NULL: the test's own */
     const char *devices; /* more of them */
     const char *cpu;     /* an element; NULL: none */
+    const char *machine; /* NULL: "pc" */
 } guest;
 
 static vz_def *make_def(guest g)
 {
     g_autofree char *xml = g_strdup_printf(
         "<domain type='qemu'><name>t-%.4s</name><uuid>%s</uuid><memory unit='MiB'>160</memory>"
-        "<vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type><kernel>%s</kernel>"
+        "<vcpu>1</vcpu><os><type arch='x86_64' machine='%s'>hvm</type><kernel>%s</kernel>"
         "<cmdline>console=ttyS0 panic=0</cmdline></os>%s"
         "<devices><serial type='pty'/>%s</devices></domain>",
-        g.uuid ? g.uuid : UUID, g.uuid ? g.uuid : UUID, g.kernel ? g.kernel : kernel,
-        g.cpu ? g.cpu : "", g.devices ? g.devices : "");
+        g.uuid ? g.uuid : UUID, g.uuid ? g.uuid : UUID, g.machine ? g.machine : "pc",
+        g.kernel ? g.kernel : kernel, g.cpu ? g.cpu : "", g.devices ? g.devices : "");
     return parse(xml);
 }
 
@@ -528,6 +529,55 @@ static void test_migrate(void)
     check_nothing_left();
 }
 
+#define EVERY_KIND                                                                                 \
+    "<disk type='file' device='disk'><driver name='qemu' type='raw' cache='none' io='native' "     \
+    "discard='unmap' detect_zeroes='unmap' error_policy='enospace'/><source file='%1$s/a'/>"       \
+    "<target dev='vda' bus='virtio'/><serial>S1</serial></disk>"                                   \
+    "<disk type='file' device='disk'><driver name='qemu' type='raw' cache='writethrough'/>"        \
+    "<source file='%1$s/b'/><target dev='sda' bus='scsi'/><shareable/></disk>"                     \
+    "<disk type='file' device='disk'><driver name='qemu' type='raw' cache='unsafe'/>"              \
+    "<source file='%1$s/c'/><target dev='sdb' bus='sata'/></disk>"                                 \
+    "<disk type='file' device='cdrom'><source file='%1$s/d'/><target dev='sdc' bus='sata'/>"       \
+    "<readonly/></disk>"                                                                           \
+    "<disk type='file' device='cdrom'><target dev='sdd' bus='scsi'/><readonly/></disk>"            \
+    "<interface type='ethernet'><target dev='tap7'/><model type='virtio'/><mtu size='1400'/>"      \
+    "</interface><interface type='user'><model type='rtl8139'/></interface>"                       \
+    "<interface type='user'><model type='e1000e'/></interface>"                                    \
+    "<serial type='file'><source path='%1$s/serial.log'/></serial>"                                \
+    "<serial type='unix'><source mode='bind' path='%1$s/serial.sock'/></serial>"                   \
+    "<console type='pty'><target type='virtio'/></console>"                                        \
+    "<channel type='pty'><target type='virtio' name='org.example.pty'/></channel>"                 \
+    "<input type='keyboard' bus='virtio'/><input type='mouse' bus='usb'/>"                         \
+    "<graphics type='vnc' port='-1' autoport='yes'/>"                                              \
+    "<video><model type='%2$s' vram='16384'/></video><watchdog model='i6300esb' action='pause'/>"  \
+    "<rng model='virtio'><rate bytes='1024' period='2000'/>"                                       \
+    "<backend model='random'>/dev/random</backend></rng>"
+
+static void test_every_kind(void)
+{
+    static const char *const machines[] = {"pc", "q35"};
+    static const char *const videos[] = {"cirrus", "vga"};
+    for (const char *name = "abcd"; *name; name++)
+        g_free(make_disk((char[]){*name, '\0'}));
+    for (size_t i = 0; i < G_N_ELEMENTS(machines); i++) {
+        g_autofree char *devices = g_strdup_printf(EVERY_KIND, dir, videos[i]);
+        g_autoptr(vz_def) def = make_def((guest){.devices = devices, .machine = machines[i]});
+        g_autoptr(vz_def) live = NULL;
+        g_autoptr(GError) err = NULL;
+        seen s = {0};
+        vz_qemu *qemu = start_ok(def, false, &s, &live);
+        g_assert_true(vz_link_exists("tap7"));
+        g_assert_true(g_str_has_prefix(live->channels[0].source.path, "/dev/pts/"));
+        g_assert_true(vz_qemu_cont(qemu, &err));
+        check_status(qemu, "running");
+        g_autofree char *path = g_build_filename(dir, "serial.sock", NULL);
+        vz_autofd serial = vz_unix_connect(path, &err);
+        g_assert_no_error(err);
+        kill_ok(qemu, &s);
+        g_assert_false(vz_link_exists("tap7"));
+    }
+}
+
 /* Not a test but a number: from the call to a QEMU that can be told to go. */
 static void test_start_time(void)
 {
@@ -571,6 +621,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qemu/locks", test_locks);
     g_test_add_func("/qemu/chain", test_chain);
     g_test_add_func("/qemu/devices", test_devices);
+    g_test_add_func("/qemu/every-kind", test_every_kind);
     g_test_add_func("/qemu/private-kernel", test_private_kernel);
     g_test_add_func("/qemu/migrate", test_migrate);
     g_test_add_func("/qemu/start-time", test_start_time);

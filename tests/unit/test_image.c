@@ -94,6 +94,15 @@ static void test_open(void)
     g_assert_false(flags & O_NONBLOCK);
     g_assert_true(fcntl(image.fd, F_GETFD) & FD_CLOEXEC);
     vz_image_clear(&image);
+    g_assert_false(flags & O_DIRECT);
+    request.direct = true;
+    if (vz_image_open(&request, &image, &err))
+        g_assert_true(fcntl(image.fd, F_GETFL) & O_DIRECT);
+    else
+        g_assert_error(err, VZ_ERROR, VZ_ERR_CONFIG_UNSUPPORTED); /* not by this file system */
+    g_clear_error(&err);
+    vz_image_clear(&image);
+    request.direct = false;
     request.read_only = true;
     g_assert_true(vz_image_open(&request, &image, &err));
     g_assert_cmpint(fcntl(image.fd, F_GETFL) & O_ACCMODE, ==, O_RDONLY);

@@ -275,7 +275,7 @@ static void add_clock(vz_argv_builder *b)
                        def->clock == VZ_CLOCK_LOCALTIME ? "localtime" : "utc",
                        rtc && rtc->policy == VZ_TIMER_POLICY_CATCHUP ? ",driftfix=slew" : "");
     const vz_def_timer *pit = find_timer(def, VZ_TIMER_PIT);
-    if (!pit || pit->policy == VZ_TIMER_POLICY_NONE || b->resources->accel != VZ_ACCEL_KVM)
+    if (!pit || pit->policy == VZ_TIMER_POLICY_NONE)
         return;
     if (pit->policy == VZ_TIMER_POLICY_CATCHUP)
         vz_argv_fail(b, "timer 'pit' cannot have the tickpolicy 'catchup'");

@@ -99,6 +99,7 @@ static bool open_disk(vz_handover *h, const vz_def_disk *disk, vz_qemu_disk_imag
         .path = disk->path,
         .format = disk->format == VZ_DISK_FORMAT_QCOW2 ? "qcow2" : "raw",
         .read_only = disk->readonly || disk->device == VZ_DISK_DEVICE_CDROM,
+        .direct = disk->cache == VZ_DISK_CACHE_OFF || disk->cache == VZ_DISK_CACHE_DIRECTSYNC,
         .uid = h->request->user->change ? h->request->user->uid : 0,
         .gid = h->request->user->gid,
         .deadline_us = vz_now_us() + h->request->host->image_timeout_us,

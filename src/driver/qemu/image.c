@@ -80,7 +80,7 @@ static int helper_open(const vz_image_request *r)
     return fd;
 }
 
-static int helper_examine(int fd, bool want_header, answer *a)
+static int helper_examine(int fd, const vz_image_request *r, bool want_header, answer *a)
 {
     struct stat st;
     if (fstat(fd, &st) < 0)
@@ -98,7 +98,11 @@ static int helper_examine(int fd, bool want_header, answer *a)
         return errno;
     a->header_bytes = (uint32_t)n;
     int flags = fcntl(fd, F_GETFL);
-    return flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ? errno : 0;
+    if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
+        return errno;
+    /* Only now: reading the header with O_DIRECT would need an aligned buffer. */
+    flags = (flags & ~O_NONBLOCK) | O_DIRECT;
+    return r->direct && fcntl(fd, F_SETFL, flags) < 0 ? EOPNOTSUPP : 0;
 }
 
 G_NORETURN static void helper(int socket, const vz_image_request *r, bool want_header, answer *a)
@@ -107,7 +111,7 @@ G_NORETURN static void helper(int socket, const vz_image_request *r, bool want_h
     int kept = dup2(socket, STDIN_FILENO);
     syscall(SYS_close_range, 3, ~0u, 0);
     int fd = helper_open(r);
-    a->errnum = fd < 0 ? errno : helper_examine(fd, want_header, a);
+    a->errnum = fd < 0 ? errno : helper_examine(fd, r, want_header, a);
     GError *err = NULL;
     vz_fd_send(kept, a, offsetof(answer, header) + a->header_bytes, &fd, a->errnum == 0 ? 1 : 0,
                &err);
@@ -158,6 +162,11 @@ static bool open_by_helper(const vz_image_request *r, bool want_header, answer *
     if (a->errnum == EINVAL || (a->errnum == 0 && fd < 0))
         return vz_fail(err, VZ_ERR_SYSTEM_ERROR,
                        "Cannot access storage file '%s': it is neither a file nor a block device",
+                       r->path);
+    if (a->errnum == EOPNOTSUPP && r->direct)
+        return vz_fail(err, VZ_ERR_CONFIG_UNSUPPORTED,
+                       "Cannot access storage file '%s' as cache='none' wants it: its file system "
+                       "does not support O_DIRECT",
                        r->path);
     if (a->errnum != 0)
         return vz_fail_errno(err, a->errnum, "Cannot access storage file '%s'", r->path);

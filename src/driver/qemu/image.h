@@ -44,7 +44,8 @@ typedef struct {
     const char *path;
     const char *format; /* NULL: raw */
     bool read_only;
-    uid_t uid; /* tried when root may not open it (root_squash); 0: not tried */
+    bool direct; /* O_DIRECT, for cache='none'; QEMU takes no other descriptor for it */
+    uid_t uid;   /* tried when root may not open it (root_squash); 0: not tried */
     gid_t gid;
     bool only_as_user; /* opened as uid and gid, to see whether they may */
     int64_t deadline_us;
