@@ -259,7 +259,7 @@ enter_namespaces()
     shift
     [[ $(trap -p INT) == *"''"* ]] || {
         trap '' INT QUIT
-        signals=(--default-signal=INT,QUIT)
+        signals=("--default-signal=INT,QUIT")
     }
     exec nsenter --target "$pid" --mount --uts --ipc --net --pid --root --wd -- \
         setpriv --pdeathsig KILL env "${signals[@]}" "$@"

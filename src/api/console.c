@@ -116,10 +116,8 @@ bool vz_api_domain_open_console(vz_call *call, const vz_wire_domain_open_console
     session *mine = take(path, args->flags & CONSOLE_FORCE, err);
     if (!mine)
         return false;
-    const vz_stream_request request = {.take_fd = vz_steal_fd(&fd),
-                                       .on_end = session_ended,
-                                       .data = mine,
-                                       .drop = session_unref};
+    const vz_stream_request request = {
+        .take_fd = vz_steal_fd(&fd), .on_end = session_ended, .data = mine, .drop = session_unref};
     vz_stream *stream;
     if (!vz_stream_open(call, &request, &stream, err)) {
         g_mutex_lock(&sessions_lock);

@@ -26,7 +26,7 @@ typedef struct {
     uint64_t when;   /* runs only if one of these facts holds; 0: always */
     uint64_t unless; /* does not run if one of these facts holds */
     bool (*run)(vz_migration *migration, GError **err);
-    void (*undo)(vz_migration *migration);     /* NULL: there is nothing to take back */
+    void (*undo)(vz_migration *migration);      /* NULL: there is nothing to take back */
     vz_outcome (*ask)(vz_migration *migration); /* RELEASE and PIVOT only */
 } vz_step;
 

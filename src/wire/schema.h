@@ -23,25 +23,27 @@ typedef struct {
     uint32_t count;
 } vz_wire_bytes;
 
-#define STRUCT(name) typedef struct vz_wire_##name {
-#define INT(name) int32_t name;
-#define UINT(name) uint32_t name;
-#define HYPER(name) int64_t name;
-#define UHYPER(name) uint64_t name;
-#define STRING(name) const char *name;
-#define OPTIONAL_STRING(name) const char *name;
-#define UUID(name) uint8_t name[16];
-#define BYTES(name, limit) vz_wire_bytes name;
-#define CHARS(name, length) char name[length];
-#define CHAR_LIST(name, limit) VZ_WIRE_LIST(char) name;
-#define SUB(type, name) struct vz_wire_##type name;
+#define STRUCT(name)             typedef struct vz_wire_##name {
+#define INT(name)                int32_t name;
+#define UINT(name)               uint32_t name;
+#define HYPER(name)              int64_t name;
+#define UHYPER(name)             uint64_t name;
+#define STRING(name)             const char *name;
+#define OPTIONAL_STRING(name)    const char *name;
+#define UUID(name)               uint8_t name[16];
+#define BYTES(name, limit)       vz_wire_bytes name;
+#define CHARS(name, length)      char name[length];
+#define CHAR_LIST(name, limit)   VZ_WIRE_LIST(char) name;
+#define SUB(type, name)          struct vz_wire_##type name;
 #define OPTIONAL_SUB(type, name) const struct vz_wire_##type *name;
-#define LIST(type, name, limit) VZ_WIRE_LIST(struct vz_wire_##type) name;
-#define INT_LIST(name, limit) VZ_WIRE_LIST(int32_t) name;
-#define UINT_LIST(name, limit) VZ_WIRE_LIST(uint32_t) name;
+#define LIST(type, name, limit)  VZ_WIRE_LIST(struct vz_wire_##type) name;
+#define INT_LIST(name, limit)    VZ_WIRE_LIST(int32_t) name;
+#define UINT_LIST(name, limit)   VZ_WIRE_LIST(uint32_t) name;
 #define UHYPER_LIST(name, limit) VZ_WIRE_LIST(uint64_t) name;
 #define STRING_LIST(name, limit) VZ_WIRE_LIST(const char *) name;
-#define END(name) } vz_wire_##name;
+#define END(name)                                                                                  \
+    }                                                                                              \
+    vz_wire_##name;
 #define VZ_WIRE_LIST(type)                                                                         \
     struct {                                                                                       \
         type const *items;                                                                         \

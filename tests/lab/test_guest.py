@@ -12,7 +12,9 @@ import tempfile
 import time
 import unittest
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "support")]
+import tap  # noqa: E402  pylint: disable=wrong-import-position
 import guest  # noqa: E402  pylint: disable=wrong-import-position
 from guest import observer  # noqa: E402  pylint: disable=wrong-import-position
 
@@ -337,4 +339,4 @@ def stamp(key, index, count):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    tap.main()

@@ -15,7 +15,9 @@ import tempfile
 import time
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
+import tap  # noqa: E402
 from hosts import PROGRAM, CommandFailed, Lab  # noqa: E402
 
 GONE_TIMEOUT_S = 5
@@ -54,6 +56,11 @@ server.listen()
 while True:
     server.accept()[0].close()
 """
+
+
+def setUpModule():
+    if os.getuid() != 0:
+        raise unittest.SkipTest("needs root")
 
 
 def processes_of(mark):
@@ -521,6 +528,4 @@ class Daemons(Clean):
 
 
 if __name__ == "__main__":
-    if os.getuid() != 0:
-        sys.exit("test_lab.py: needs root")
-    unittest.main(verbosity=2)
+    tap.main()

@@ -15,9 +15,10 @@ import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 GUEST = os.path.join(HERE, "..", "..", "lab", "guest")
-sys.path.insert(0, GUEST)
+sys.path[:0] = [GUEST, os.path.join(HERE, "..", "support")]
 import ledger  # noqa: E402  pylint: disable=wrong-import-position
 import observer  # noqa: E402  pylint: disable=wrong-import-position
+import tap  # noqa: E402  pylint: disable=wrong-import-position
 
 BEAT_US = 10000
 
@@ -334,4 +335,4 @@ class Running(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    tap.main()

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define N_STEPS 7
+#define N_STEPS   7
 #define HAND_OVER 4
 
 typedef enum {

@@ -1,0 +1,58 @@
+# A short front for meson; `make help` lists what it does.
+
+BUILD ?= build
+# ccache where it is there, unless CC is set.
+ifeq ($(origin CC),default)
+CC := $(if $(shell command -v ccache),ccache gcc,gcc)
+endif
+SETUP = CC="$(CC)" meson setup $(SETUP_OPTIONS)
+export VZ_BUILD := $(abspath $(BUILD))
+
+all: $(BUILD)/build.ninja
+	ninja -C $(BUILD)
+
+$(BUILD)/build.ninja:
+	tools/install-packages --check build
+	$(SETUP) $(BUILD)
+
+packages:
+	tools/install-packages build test
+
+check: packages all
+	tests/run $(BUILD)
+
+check-long: packages all
+	tests/run --long $(BUILD)
+
+# Unit tests; for the lab with one of these: VZ_BUILD=build-asan lab/lab up.
+asan tsan clang: test-suites = --suite unit
+asan: sanitizer = address,undefined
+tsan: sanitizer = thread
+asan tsan:
+	tools/install-packages build test
+	[ -e build-$@/build.ninja ] || $(SETUP) -Db_sanitize=$(sanitizer) -Db_lundef=false build-$@
+	ninja -C build-$@
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 tests/run $(test-suites) build-$@
+
+clang:
+	[ -e build-clang/build.ninja ] || CC=clang meson setup build-clang
+	ninja -C build-clang
+	tests/run $(test-suites) build-clang
+
+install: all
+	meson install --no-rebuild -C $(BUILD)
+
+clean:
+	rm -rf build build-asan build-tsan build-clang
+
+help:
+	@echo "make               build into BUILD=$(BUILD)"
+	@echo "make check         all tests; as root. Installs what they need from this release"
+	@echo "make check-long    the same and what takes long"
+	@echo "make asan, tsan    build with sanitizers, into build-asan, build-tsan; unit tests"
+	@echo "make clang         the same with clang, into build-clang"
+	@echo "make install       install; DESTDIR is honoured"
+	@echo "make packages      install what building and testing need"
+	@echo "make clean         remove the build directories"
+
+.PHONY: all packages check check-long asan tsan clang install clean help
