@@ -6,11 +6,14 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#define PHASE_COLUMNS   15
-#define BAR_COLUMNS     24
-#define COLUMNS_DEFAULT 80
-#define LINE_EVERY_US   (5 * (int64_t)1000000)
-#define USEC_PER_MSEC   1000
+#define PHASE_COLUMNS 15
+#define COLUMNS_WIDE  100
+/* Of the terminal's width only: a bar that changed with what stands behind it would jump. */
+#define BAR_COLUMNS      12
+#define BAR_COLUMNS_WIDE 24
+#define COLUMNS_DEFAULT  80
+#define LINE_EVERY_US    (5 * (int64_t)1000000)
+#define USEC_PER_MSEC    1000
 
 static const struct {
     int code;
@@ -40,26 +43,42 @@ const char *vz_print_outcome(vz_outcome outcome)
     return names[outcome];
 }
 
+/* What stands behind the bar, most important first; whole pieces only, as far as there is room. */
+static char *tail_of(const vz_progress_view *view, const char *guest, size_t room)
+{
+    g_autoptr(GString) out = g_string_new(NULL);
+    g_autoptr(GPtrArray) pieces = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *rate = vz_format_rate(view->bytes_s);
+    g_autofree char *left = view->left_ms >= 0 ? vz_format_duration((uint64_t)view->left_ms) : NULL;
+    g_ptr_array_add(pieces, g_strdup_printf("%3u %%", view->percent));
+    if (view->bytes_s > 0)
+        g_ptr_array_add(pieces, g_strdup_printf(" %s", rate));
+    if (left)
+        g_ptr_array_add(pieces, g_strdup_printf(" %s left", left));
+    if (guest)
+        g_ptr_array_add(pieces, g_strdup_printf(" guest %s", guest));
+    if (view->iteration > 1)
+        g_ptr_array_add(pieces, g_strdup_printf(" round %" G_GUINT64_FORMAT, view->iteration));
+    for (guint i = 0; i < pieces->len; i++) {
+        const char *piece = g_ptr_array_index(pieces, i);
+        if (out->len + 1 + strlen(piece) > room)
+            break;
+        g_string_append_printf(out, " %s", piece);
+    }
+    return g_string_free(g_steal_pointer(&out), FALSE);
+}
+
 char *vz_print_bar(const vz_progress_view *view, const char *guest, unsigned columns)
 {
     g_autoptr(GString) out = g_string_new(NULL);
-    unsigned full = view->percent * BAR_COLUMNS / 100;
+    unsigned width = columns >= COLUMNS_WIDE ? BAR_COLUMNS_WIDE : BAR_COLUMNS;
+    size_t fixed = PHASE_COLUMNS + strlen(" []") + width;
+    g_autofree char *tail = tail_of(view, guest, columns > fixed ? columns - fixed : 0);
+    unsigned full = view->percent * width / 100;
     g_string_append_printf(out, "%-*s [", PHASE_COLUMNS, view->phase);
-    for (unsigned i = 0; i < BAR_COLUMNS; i++)
+    for (unsigned i = 0; i < width; i++)
         g_string_append_c(out, i < full ? '#' : '-');
-    g_string_append_printf(out, "] %3u %%", view->percent);
-    if (view->bytes_s > 0) {
-        g_autofree char *rate = vz_format_rate(view->bytes_s);
-        g_string_append_printf(out, "  %s", rate);
-    }
-    if (view->left_ms >= 0) {
-        g_autofree char *left = vz_format_duration((uint64_t)view->left_ms);
-        g_string_append_printf(out, "  %s left", left);
-    }
-    if (view->iteration > 1)
-        g_string_append_printf(out, "  round %" G_GUINT64_FORMAT, view->iteration);
-    if (guest)
-        g_string_append_printf(out, "  guest %s", guest);
+    g_string_append_printf(out, "]%s", tail);
     if (out->len > columns)
         g_string_truncate(out, columns);
     return g_string_free(g_steal_pointer(&out), FALSE);

@@ -57,7 +57,7 @@ typedef struct {
     bool kept_here;
 } vz_result;
 
-/* "copying memory  [########------------]  40 %  97.7 MiB/s  0:07 left  round 2  guest running",
+/* "copying memory  [########------------]  40 %  97.7 MiB/s  7.2 s left  guest running  round 2",
  * cut to `columns`. Caller frees. */
 char *vz_print_bar(const vz_progress_view *view, const char *guest, unsigned columns);
 /* The table at the end of a move. Caller frees. */

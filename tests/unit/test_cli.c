@@ -240,7 +240,10 @@ static void test_bar(void)
     g_autofree char *bar = vz_print_bar(&a_view, "running", 200);
     g_assert_cmpstr(bar, ==,
                     "copying memory  [#########---------------]  40 %  97.7 MiB/s  7.2 s left  "
-                    "round 2  guest running");
+                    "guest running  round 2");
+    g_autofree char *usual = vz_print_bar(&a_view, "running", 79);
+    g_assert_cmpstr(usual, ==,
+                    "copying memory  [####--------]  40 %  97.7 MiB/s  7.2 s left  guest running");
     g_autofree char *narrow = vz_print_bar(&a_view, "running", 20);
     g_assert_cmpstr(narrow, ==, "copying memory  [###");
     const vz_progress_view start = {.phase = "preparing", .left_ms = -1};
@@ -314,14 +317,14 @@ static void say_much(vz_printer *printer)
 #define FAILURE                                                                                    \
     "vz: Unsafe migration: disk vda\n    the guest is running here\n"                              \
     "    put the guest's disks on storage that both hosts share\n"
-#define BAR "[#########---------------]  40 %  97.7 MiB/s  7.2 s left  round 2  guest "
+#define BAR "[#########---------------]  40 %  97.7 MiB/s  7.2 s left  guest "
 
 static void test_printer_text(void)
 {
     g_autofree char *lines = printed(VZ_PRINT_LINES, say_much);
     g_assert_cmpstr(lines, ==,
-                    "copying memory  " BAR "running\nswitching over  " BAR
-                    "paused\nvz: aborting\n" TABLE FAILURE);
+                    "copying memory  " BAR "running  round 2\nswitching over  " BAR
+                    "paused  round 2\nvz: aborting\n" TABLE FAILURE);
     g_autofree char *quiet = printed(VZ_PRINT_QUIET, say_much);
     g_assert_cmpstr(quiet, ==, "vz: aborting\n" TABLE FAILURE);
     g_autofree char *terminal = printed(VZ_PRINT_TERMINAL, say_much);
