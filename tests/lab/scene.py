@@ -1,0 +1,228 @@
+"""A lab with test guests that are watched from a third place, for the migration tests.
+
+    with Scene("move") as scene:
+        guest = scene.guest("g1", "vz.dirty=2", disk=True)
+        guest.start(scene.a)
+        with guest.unharmed(gap_ms=1000):
+            scene.a.run("virsh", "-c", VZ, "migrate", "--live", "g1", scene.uri(scene.b))
+        guest.expect_on(scene.b)
+
+`unharmed` is the invariant after everything that is done to a guest: exactly one copy answers, its
+counter never went back, all its memory and disk verify, and nothing else is left on either host.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import guest as test_guest  # noqa: E402
+from hosts import SOURCE, Lab  # noqa: E402
+
+sys.path.insert(0, str(SOURCE / "lab" / "guest"))
+import domain  # noqa: E402
+
+VZ = "vz:///system"
+OBSERVER_PORT = 7700
+BOOT_TIMEOUT_S = 90
+SETTLE_TIMEOUT_S = 40
+VIRSH_TIMEOUT_S = 120
+# What a migration that is over must have taken away.
+LEFTOVERS = ("/var/lib/virtvz/jobs", "/run/virtvz/jobs", "/run/virtvz/qemu", "/run/virtvz/domains")
+
+
+def eventually(what, check, timeout_s=SETTLE_TIMEOUT_S):
+    """Waits until check() is true; its last answer is in the failure."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer = check()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError("%s: not within %d s; the last answer was %r" % (what, timeout_s, answer))
+        time.sleep(0.1)
+
+
+class Guest:
+    """One test guest of a scene, wherever it is."""
+
+    def __init__(self, scene, name, words, disk, number):
+        self.scene, self.name = scene, name
+        self.address = "%s.%d" % (scene.network, 100 + number)
+        words = "vz.ip=%s/24 vz.to=%s:%d vz.serial=0 %s" % (
+            self.address, scene.lab.observer.address, OBSERVER_PORT, words)
+        disk_xml = None
+        if disk:
+            self.image = "/shared/%s.img" % name if disk is True else disk
+            outside = scene.a.path(self.image)
+            with open(outside, "wb") as file:
+                file.truncate(16 << 20)
+            disk_xml = domain.disk_xml(self.image)
+        self.xml = domain.domain_xml(name, words, disk_xml, "/shared/guest")
+        self.file = "/shared/%s.xml" % name
+        scene.a.path(self.file).write_text(self.xml)
+
+    def start(self, host, *, define=True):
+        virsh = scene_virsh(host)
+        if define:
+            virsh("define", self.file)
+            virsh("start", self.name)
+        else:
+            virsh("create", self.file)
+        eventually("%s beats" % self.name, lambda: self.report("start").get("beats", 0) > 20,
+                   BOOT_TIMEOUT_S)
+
+    def report(self, mark="start"):
+        return self.scene.observe("report", mark).get(self.name, {})
+
+    def state(self, host):
+        """virsh domstate, or None where the domain is not known."""
+        done = host.run("virsh", "-c", VZ, "domstate", self.name, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    def expect_on(self, host, other="gone"):
+        """Runs here, and there it is gone or shut off."""
+        state = self.state(host)
+        if state != "running":
+            raise AssertionError("%s is '%s' on %s" % (self.name, state, host.name))
+        for one in self.scene.lab.hosts:
+            if one is not host:
+                state = self.state(one)
+                wanted = {"gone": [None], "shut off": ["shut off"], "any": [None, "shut off"]}[other]
+                if state not in wanted:
+                    raise AssertionError("%s is '%s' on %s" % (self.name, state, one.name))
+
+    def ask(self, words, timeout_s=20):
+        """A question by UDP, from the observer's place."""
+        done = self.scene.lab.observer.run(
+            sys.executable, "lab/guest/observer.py", "ask", self.address, *words.split(),
+            check=False, timeout=timeout_s + 10)
+        return done.stdout.strip()
+
+    @contextlib.contextmanager
+    def unharmed(self, gap_ms=None, beats=True):
+        """What happens inside leaves exactly one copy of the guest, whole."""
+        mark = "m%d" % time.monotonic_ns()
+        self.scene.observe("mark", mark)
+        self.gap_ms = None
+        yield self
+        if beats:
+            first = self.report(mark).get("beats", 0)
+            eventually("%s beats again" % self.name,
+                       lambda: self.report(mark).get("beats", 0) > first + 20)
+        verdict = eventually("%s verifies" % self.name, lambda: self.ask("verify"))
+        report = self.report(mark)
+        self.gap_ms = report["longest_gap_ms"]
+        if not verdict.startswith("verify ok"):
+            raise AssertionError("%s: %s" % (self.name, verdict))
+        if report["problems"]:
+            raise AssertionError("%s: %s" % (self.name, report["problems"]))
+        if gap_ms is not None and self.gap_ms > gap_ms:
+            raise AssertionError("%s was silent for %d ms" % (self.name, self.gap_ms))
+
+
+def scene_virsh(host):
+    """virsh on a host, as a function of its words; returns what it prints."""
+    return lambda *words, **more: host.out("virsh", "-c", VZ, *words,
+                                           timeout=VIRSH_TIMEOUT_S, **more)
+
+
+class Scene:
+    """A lab, an observer that listens, and guests."""
+
+    def __init__(self, name, hosts=2, env=None):
+        self.lab = Lab(name, hosts=hosts, env=env)
+        self.guests = []
+        self.watcher = None
+
+    def __enter__(self):
+        self.lab.up()
+        try:
+            self.a, self.b = self.lab.hosts[:2]
+            self.network = self.a.address.rsplit(".", 1)[0]
+            self.control = "/run/virtvz-observer-%s.sock" % self.lab.name
+            self.watcher = self.lab.observer.popen(
+                sys.executable, "lab/guest/observer.py", "run", "--control", self.control,
+                "--udp", "0.0.0.0:%d" % OBSERVER_PORT)
+            self.install_guest()
+            eventually("the observer listens", lambda: os.path.exists(self.control), 10)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        if self.watcher:
+            self.watcher.kill()
+            self.watcher.communicate()
+        with contextlib.suppress(OSError):
+            os.unlink(self.control)
+        self.lab.down()
+
+    def install_guest(self):
+        """Kernel and initramfs, where both hosts find them."""
+        kernel, initrd, _ = test_guest.files()
+        target = pathlib.Path(self.lab.shared) / "guest"
+        target.mkdir(exist_ok=True)
+        for path in (kernel, initrd):
+            shutil.copy(path, target)
+            os.chmod(target / os.path.basename(path), 0o644)
+
+    def observe(self, verb, *words):
+        done = subprocess.run(
+            [sys.executable, str(SOURCE / "lab/guest/observer.py"), verb, self.control, *words],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        try:
+            return json.loads(done.stdout) if done.stdout.strip() else {}
+        except ValueError:
+            raise AssertionError("observer %s: %s%s" % (verb, done.stdout, done.stderr)) from None
+
+    def guest(self, name, words="", disk=False):
+        guest = Guest(self, name, words, disk, len(self.guests))
+        self.guests.append(guest)
+        return guest
+
+    def uri(self, host):
+        """The destination's daemon, as a client or the other daemon opens it."""
+        return "vz+tcp://%s/system" % host.address
+
+    def leftovers(self):
+        """What is left of jobs and dead guests on any host: records, run directories, carriers,
+        QEMUs and taps that no domain accounts for."""
+        found = []
+        for host in self.lab.hosts:
+            running = host.out("virsh", "-c", VZ, "list", "--name", "--all").split()
+            uuids = {host.out("virsh", "-c", VZ, "domuuid", one) for one in running}
+            active = host.out("virsh", "-c", VZ, "list", "--name").split()
+            for place in LEFTOVERS:
+                path = host.path(place)
+                for entry in sorted(os.listdir(path)) if path.is_dir() else []:
+                    if entry != "incarnation" and entry.split(".")[0] not in uuids:
+                        found.append("%s:%s/%s" % (host.name, place, entry))
+            qemus = host.run("pgrep", "-c", "qemu-system", check=False).stdout.strip()
+            carriers = host.run("pgrep", "-f", "virtvz-carrier", check=False).stdout.split()
+            taps = [line.split(":")[1].strip() for line in
+                    host.out("ip", "-o", "link").splitlines() if "vnet" in line]
+            if int(qemus or 0) != len(active):
+                found.append("%s: %s QEMUs for %d guests" % (host.name, qemus, len(active)))
+            if carriers:
+                found.append("%s: carriers %s" % (host.name, carriers))
+            if len(taps) != len(active):
+                found.append("%s: taps %s for %d guests" % (host.name, taps, len(active)))
+        shared = [one for one in os.listdir(self.lab.shared) if one.startswith(".virtvz-")]
+        return found + ["/shared/" + one for one in shared]
+
+    def expect_nothing_left(self, timeout_s=SETTLE_TIMEOUT_S):
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = self.leftovers()
+            if not found:
+                return
+            if time.monotonic() > deadline:
+                raise AssertionError("left over: " + "; ".join(found))
+            time.sleep(0.5)
