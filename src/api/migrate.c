@@ -349,23 +349,21 @@ static void finish_on_actor(vz_domain *domain, void *data)
     vz_call_reply(f->call, &ret);
 }
 
-/* By the cookie, which names the job; a cancelled Finish has none, and is found by the name. */
+/* By the cookie, which names the job; a cancelled Finish has none, and is found by the name. On the
+ * loop, so the job may end meanwhile: it is looked up by its token, never by the guard's pointer. */
 static vz_migration *find_arrival(vz_domain *domain, const finishing *f, GError **err)
 {
-    if (f->has_cookie) {
-        vz_migration *m = vz_migrate_find(vz_this_host.migrate, VZ_SIDE_DESTINATION, f->cookie.job);
-        if (!m)
-            vz_fail(err, VZ_ERR_OPERATION_INVALID,
-                    "this host knows nothing of the migration job "
-                    "that the cookie names");
-        return m;
-    }
+    uint8_t job[VZ_UUID_BYTES];
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
-    if (snapshot->has_job && snapshot->job.ops == &vz_destination_ops)
-        return vz_migration_ref(snapshot->job.data);
-    vz_fail(err, f->cancelled ? VZ_ERR_MIGRATE_FINISH_OK : VZ_ERR_OPERATION_INVALID,
-            "domain '%s' is not arriving here", vz_domain_name(domain));
-    return NULL;
+    if (f->has_cookie)
+        memcpy(job, f->cookie.job, VZ_UUID_BYTES);
+    else if (!snapshot->has_job || !vz_uuid_parse(snapshot->job.token, job))
+        memset(job, 0, VZ_UUID_BYTES);
+    vz_migration *m = vz_migrate_find(vz_this_host.migrate, VZ_SIDE_DESTINATION, job);
+    if (!m)
+        vz_fail(err, f->cancelled ? VZ_ERR_MIGRATE_FINISH_OK : VZ_ERR_OPERATION_INVALID,
+                "domain '%s' is not arriving here by that job", vz_domain_name(domain));
+    return m;
 }
 
 static bool finish(finishing *take_f, const char *name, const vz_wire_bytes *cookie_in,
