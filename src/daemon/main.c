@@ -5,6 +5,7 @@
 #include "api/api.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "daemon/config.h"
 #include "daemon/identity.h"
 #include "daemon/recover.h"
@@ -105,11 +106,12 @@ static bool take_lock(const vz_config *config, int *ret_fd, GError **err)
 static const vz_qemu_host *qemu_host_of(const vz_config *config)
 {
     static vz_qemu_host host;
-    host = (vz_qemu_host){.run_dir = g_build_filename(config->run_dir, "qemu", NULL),
-                          .log_dir = g_build_filename(config->log_dir, "qemu", NULL),
-                          .user = config->qemu_user,
-                          .vnc_address = config->vnc_address,
-                          .start_timeout_us = config->start_timeout * (int64_t)1000000};
+    host = vz_qemu_host_default;
+    host.run_dir = g_build_filename(config->run_dir, "qemu", NULL);
+    host.log_dir = g_build_filename(config->log_dir, "qemu", NULL);
+    host.user = config->qemu_user;
+    host.vnc_address = config->vnc_address;
+    host.start_timeout_us = config->start_timeout * VZ_USEC_PER_SEC;
     return &host;
 }
 
