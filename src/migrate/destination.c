@@ -4,7 +4,6 @@
 #include "base/log.h"
 #include "domain/table.h"
 #include "driver/life.h"
-#include "driver/qemu/process.h"
 #include "migrate/service.h"
 #include "migrate/stats.h"
 

@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "domain/table.h"
 #include "driver/life.h"
-#include "driver/qemu/process.h"
+#include "driver/qemu/driver.h"
 #include "migrate/memory.h"
 #include "migrate/service.h"
 #include "storage/identify.h"
@@ -56,8 +56,8 @@ static bool open_door(vz_migration *m, GError **err)
 {
     vz_autofd carriers_end = -1;
     vz_autofd qemus_end = -1;
-    struct vz_qemu *qemu = vz_migration_qemu(m);
-    return vz_migration_start_carrier(m, err) &&
+    vz_qemu *qemu = vz_migration_qemu(m, err);
+    return qemu && vz_migration_start_carrier(m, err) &&
            vz_carrier_local_pair(&carriers_end, &qemus_end, err) &&
            vz_carrier_expect(m->carrier, VZ_PURPOSE_MEMORY, 0, vz_steal_fd(&carriers_end),
                              vz_qemu_pidfd(qemu), err) &&
@@ -99,13 +99,13 @@ static bool load(vz_migration *m, GError **err)
         return false;
     int64_t deadline_us = vz_now_us() + LOAD_DEADLINE_US;
     for (;;) {
-        if (m->guest_died)
-            return vz_fail(err, VZ_ERR_OPERATION_FAILED,
-                           "QEMU ended on the destination while the guest arrived");
         vz_memory_status status;
         g_autofree char *reason = NULL;
-        if (!vz_memory_query(vz_qemu_qmp(vz_migration_qemu(m)), &status, NULL, &reason, err))
+        vz_qemu *qemu = vz_migration_qemu(m, err);
+        if (!qemu || !vz_memory_query(vz_qemu_qmp(qemu), &status, NULL, &reason, err)) {
+            g_prefix_error(err, "on the destination: ");
             return false;
+        }
         if (status == VZ_MEMORY_COMPLETED)
             return vz_journal_advance(m->journal, VZ_RECORD_LOADED, err);
         if (status == VZ_MEMORY_FAILED || vz_now_us() >= deadline_us)
@@ -162,9 +162,8 @@ static bool start_guest(vz_migration *m, GError **err)
     if (record == VZ_RECORD_COMMITTED &&
         !vz_journal_advance(m->journal, VZ_RECORD_START_ATTEMPTED, err))
         return false;
-    if (m->guest_died)
-        return vz_fail(err, VZ_ERR_OPERATION_FAILED, "QEMU ended before the guest was started");
-    if (m->run_on_arrival && !vz_qemu_cont(vz_migration_qemu(m), err))
+    vz_qemu *qemu = vz_migration_qemu(m, err);
+    if (!qemu || (m->run_on_arrival && !vz_qemu_cont(qemu, err)))
         return false;
     m->resumed_at_us = vz_now_us();
     if (!vz_journal_advance(m->journal, VZ_RECORD_STARTED, err))
@@ -181,10 +180,11 @@ static bool start_guest(vz_migration *m, GError **err)
 /* Switches learn the guest's new place from this, or from what it sends itself. */
 static bool announce(vz_migration *m, GError **err)
 {
-    (void)err;
-    g_autoptr(GError) ignored = NULL;
-    if (!vz_qemu_announce_self(vz_migration_qemu(m), &ignored))
-        vz_warn(m->id, "the network was not told where the guest is: %s", ignored->message);
+    (void)err; /* a guest that is not announced runs all the same */
+    g_autoptr(GError) why = NULL;
+    vz_qemu *qemu = vz_migration_qemu(m, &why);
+    if (!qemu || !vz_qemu_announce_self(qemu, &why))
+        vz_warn(m->id, "the network was not told where the guest is: %s", why->message);
     return true;
 }
 

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "domain/table.h"
+#include "driver/qemu/driver.h"
 #include "migrate/service.h"
 
 #include <errno.h>
@@ -175,9 +176,14 @@ void vz_migration_uncancel(vz_migration *migration)
         vz_inbox_uncancel(vz_domain_inbox(migration->domain));
 }
 
-struct vz_qemu *vz_migration_qemu(vz_migration *migration)
+struct vz_qemu *vz_migration_qemu(vz_migration *migration, GError **err)
 {
-    return vz_domain_driver_data(migration->domain);
+    vz_qemu *qemu = migration->guest_died ? NULL : vz_driver_qemu_of(migration->domain);
+    if (!qemu)
+        vz_fail(err, VZ_ERR_OPERATION_FAILED, "the QEMU of domain '%s' %s",
+                vz_domain_name(migration->domain),
+                migration->guest_died ? "ended during the migration" : "cannot be reached");
+    return qemu;
 }
 
 void vz_migration_publish(vz_migration *migration, const char *phase)

@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "domain/table.h"
 #include "driver/life.h"
-#include "driver/qemu/process.h"
+#include "driver/qemu/driver.h"
 #include "migrate/memory.h"
 #include "migrate/service.h"
 #include "migrate/stats.h"
@@ -339,7 +339,7 @@ static bool op_abort(vz_domain *domain, void *job, GError **err)
 
 static bool set_limits(vz_domain *domain, vz_migration *m, uint64_t bytes_s, GError **err)
 {
-    struct vz_qemu *qemu = vz_domain_driver_data(domain);
+    vz_qemu *qemu = vz_driver_qemu_of(domain);
     vz_memory_limits limits = {bytes_s, m->downtime_limit_ms};
     /* Before the stream starts the new limit is read from the domain. */
     return m->downtime_limit_ms == 0 || !qemu ||
@@ -468,7 +468,8 @@ void vz_source_resume_guest(vz_migration *m)
     if (m->guest_died || m->guest_left || !m->was_running || m->user_suspended)
         return;
     g_autoptr(GError) err = NULL;
-    if (!vz_qemu_cont(vz_migration_qemu(m), &err)) {
+    vz_qemu *qemu = vz_migration_qemu(m, &err);
+    if (!qemu || !vz_qemu_cont(qemu, &err)) {
         vz_error(m->id, "'%s' stays paused here: %s", vz_domain_name(m->domain), err->message);
         vz_domain_add_message(m->domain, "not resumed after the migration was undone: %s",
                               err->message);

@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "domain/table.h"
 #include "driver/life.h"
-#include "driver/qemu/process.h"
+#include "driver/qemu/driver.h"
 #include "migrate/memory.h"
 #include "migrate/service.h"
 #include "migrate/verdict.h"
@@ -100,7 +100,8 @@ static bool pause_guest(vz_migration *m, GError **err)
 {
     if (!m->was_running)
         return true;
-    if (!vz_qemu_stop(vz_migration_qemu(m), err))
+    vz_qemu *qemu = vz_migration_qemu(m, err);
+    if (!qemu || !vz_qemu_stop(qemu, err))
         return false;
     set_paused(m, vz_now_us());
     return true;
@@ -118,11 +119,9 @@ static bool something_happened(void *data)
 /* One look at the stream, with statistics. false: the stream or the guest has failed. */
 static bool look(vz_migration *m, vz_memory_status *ret_status, const char *phase, GError **err)
 {
-    if (m->guest_died)
-        return vz_fail(err, VZ_ERR_OPERATION_FAILED, "the guest's QEMU ended during the migration");
     g_autofree char *reason = NULL;
-    vz_qmp *qmp = vz_qemu_qmp(vz_migration_qemu(m));
-    if (!vz_memory_query(qmp, ret_status, &m->stats, &reason, err))
+    vz_qemu *qemu = vz_migration_qemu(m, err);
+    if (!qemu || !vz_memory_query(vz_qemu_qmp(qemu), ret_status, &m->stats, &reason, err))
         return false;
     vz_migration_publish(m, phase);
     if (*ret_status != VZ_MEMORY_FAILED && *ret_status != VZ_MEMORY_CANCELLED)
@@ -146,7 +145,8 @@ static void climb_downtime_ladder(vz_migration *m)
     if (snapshot->max_speed_bytes_s)
         limits.bandwidth_bytes_s = snapshot->max_speed_bytes_s;
     m->downtime_limit_ms = limit_ms;
-    if (!vz_memory_set_limits(vz_qemu_qmp(vz_migration_qemu(m)), &limits, &err))
+    vz_qemu *qemu = vz_migration_qemu(m, &err);
+    if (!qemu || !vz_memory_set_limits(vz_qemu_qmp(qemu), &limits, &err))
         vz_warn(m->id, "the downtime limit stays: %s", err->message);
 }
 
@@ -154,13 +154,14 @@ static bool start_stream(vz_migration *m, GError **err)
 {
     vz_autofd carriers_end = -1;
     vz_autofd qemus_end = -1;
-    if (!vz_carrier_local_pair(&carriers_end, &qemus_end, err))
+    vz_qemu *qemu = vz_migration_qemu(m, err);
+    if (!qemu || !vz_carrier_local_pair(&carriers_end, &qemus_end, err))
         return false;
     vz_carrier_connect_request request = {.host = m->peer_host,
                                           .port = m->peer_port,
                                           .purpose = VZ_PURPOSE_MEMORY,
                                           .take_local_fd = vz_steal_fd(&carriers_end),
-                                          .owner_pidfd = vz_qemu_pidfd(vz_migration_qemu(m)),
+                                          .owner_pidfd = vz_qemu_pidfd(qemu),
                                           .deadline_us = vz_now_us() + CONNECT_DEADLINE_US};
     if (!vz_carrier_connect(m->carrier, &request, err))
         return false;
@@ -171,7 +172,9 @@ static bool start_stream(vz_migration *m, GError **err)
     vz_memory_limits limits = {
         vz_options_number(m->options, VZ_OPTION_BANDWIDTH, snapshot->max_speed_bytes_s),
         m->downtime_limit_ms};
-    return vz_memory_send(vz_qemu_qmp(vz_migration_qemu(m)), qemus_end, &limits, err);
+    /* The inbox was served while the carrier connected. */
+    qemu = vz_migration_qemu(m, err);
+    return qemu && vz_memory_send(vz_qemu_qmp(qemu), qemus_end, &limits, err);
 }
 
 static bool copy_memory(vz_migration *m, GError **err)
@@ -194,24 +197,28 @@ static bool copy_memory(vz_migration *m, GError **err)
     return true;
 }
 
+/* true: the stream still runs in QEMU, and was told to stop. */
+static bool cancel_stream(vz_migration *m, bool *cancelled, GError **err)
+{
+    vz_memory_status status;
+    vz_qemu *qemu = vz_migration_qemu(m, err);
+    if (!qemu || !vz_memory_query(vz_qemu_qmp(qemu), &status, NULL, NULL, err) ||
+        (status != VZ_MEMORY_ACTIVE && status != VZ_MEMORY_PRE_SWITCHOVER))
+        return false;
+    if (!*cancelled && !vz_memory_cancel(vz_qemu_qmp(qemu), err))
+        return false;
+    *cancelled = true;
+    return true;
+}
+
 static void stop_memory(vz_migration *m)
 {
-    if (m->guest_died)
-        return;
-    vz_qmp *qmp = vz_qemu_qmp(vz_migration_qemu(m));
     int64_t deadline_us = vz_now_us() + CANCEL_DEADLINE_US;
     g_autoptr(GError) err = NULL;
-    vz_memory_status status = VZ_MEMORY_NONE;
     bool cancelled = false;
-    while (!m->guest_died && vz_memory_query(qmp, &status, NULL, NULL, &err) &&
-           (status == VZ_MEMORY_ACTIVE || status == VZ_MEMORY_PRE_SWITCHOVER) &&
-           vz_now_us() < deadline_us) {
-        if (!cancelled && !vz_memory_cancel(qmp, &err))
-            break;
-        cancelled = true;
+    while (!m->guest_died && vz_now_us() < deadline_us && cancel_stream(m, &cancelled, &err))
         vz_wait_uncancellable(vz_domain_inbox(m->domain), something_happened, m,
                               vz_now_us() + POLL_US);
-    }
     if (err)
         vz_warn(m->id, "cancelling the stream: %s", err->message);
     vz_source_resume_guest(m);
@@ -223,8 +230,8 @@ static bool release_guest(vz_migration *m, GError **err)
         return vz_migration_fail_aborted(m, err);
     if (!vz_journal_advance(m->journal, VZ_RECORD_RELEASED, err))
         return false;
-    vz_qmp *qmp = vz_qemu_qmp(vz_migration_qemu(m));
-    if (!vz_memory_release(qmp, err))
+    vz_qemu *qemu = vz_migration_qemu(m, err);
+    if (!qemu || !vz_memory_release(vz_qemu_qmp(qemu), err))
         return false;
     int64_t deadline_us = vz_now_us() + SWITCHOVER_DEADLINE_US;
     for (;;) {
