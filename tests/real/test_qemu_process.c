@@ -8,6 +8,7 @@
 #include "base/fd.h"
 #include "base/spawn.h"
 #include "domain/def.h"
+#include "driver/qemu/caps_probe.h"
 #include "net/link.h"
 
 #include <arpa/inet.h>
@@ -578,6 +579,24 @@ static void test_every_kind(void)
     }
 }
 
+/* The ROM of the KVM probe, on an accelerator that is known to work; and what KVM makes of it. */
+static void test_kvm_probe(void)
+{
+    vz_qemu_user user;
+    g_autoptr(GError) err = NULL;
+    g_assert_true(vz_qemu_user_find(host.user, &user, &err));
+    const char *emulator = vz_qemu_default_emulator();
+    g_autofree char *why = NULL;
+    g_assert_true(vz_caps_probe_guest(emulator, "tcg", "max", &user, &why));
+    g_assert_true(vz_caps_probe_guest(emulator, "tcg", "qemu64", &user, &why));
+    g_assert_false(vz_caps_probe_guest(emulator, "tcg", "host", &user, &why));
+    g_assert_cmpstr(why, ==, "qemu-system-x86_64: CPU model 'host' requires KVM or HVF");
+    g_clear_pointer(&why, g_free);
+    bool works = vz_caps_probe_guest(emulator, "kvm", "host", &user, &why);
+    g_test_message("KVM %s: %s", works ? "works" : "does not work", works ? "" : why);
+    g_assert_true(works || (why && *why));
+}
+
 /* Not a test but a number: from the call to a QEMU that can be told to go. */
 static void test_start_time(void)
 {
@@ -622,6 +641,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qemu/chain", test_chain);
     g_test_add_func("/qemu/devices", test_devices);
     g_test_add_func("/qemu/every-kind", test_every_kind);
+    g_test_add_func("/qemu/kvm-probe", test_kvm_probe);
     g_test_add_func("/qemu/private-kernel", test_private_kernel);
     g_test_add_func("/qemu/migrate", test_migrate);
     g_test_add_func("/qemu/start-time", test_start_time);

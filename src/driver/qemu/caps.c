@@ -298,7 +298,7 @@ static void ensure_kvm(json_t *cache, const char *emulator, const vz_qemu_user *
     if (cached_boot && g_str_equal(cached_boot, boot))
         return;
     g_autofree char *why = NULL;
-    bool works = vz_caps_probe_kvm(emulator, user, &why);
+    bool works = vz_caps_probe_guest(emulator, "kvm", "host", user, &why);
     json_object_set_new(cache, "kvm",
                         json_pack("{s:s, s:b, s:s}", "boot", boot, "works", works, "why",
                                   works ? "a probing guest ran on it" : why));

@@ -2,7 +2,7 @@
  *
  * The KVM probe boots a ROM of our own: /dev/kvm that opens, or even a virtual CPU that can be
  * made, says nothing about whether guests run (nested KVM, PVM, a forbidding hypervisor). The ROM
- * reports by QEMU's exit code, through the isa-debug-exit device. */
+ * (kvm_probe.S) reports by QEMU's exit code, through the isa-debug-exit device. */
 #include "driver/qemu/caps_probe.h"
 
 #include "base/fd.h"
@@ -22,7 +22,7 @@
 
 /* Together some 100 ms on an idle machine; a busy one may need many times that. */
 #define LISTS_TIMEOUT_US (30 * (int64_t)1000000)
-#define KVM_TIMEOUT_US   (10 * (int64_t)1000000)
+#define GUEST_TIMEOUT_US (10 * (int64_t)1000000)
 #define WORDS_MAX        ((size_t)64 * 1024)
 
 typedef struct {
@@ -65,15 +65,28 @@ static bool child_start(child *c, const char *const *argv, int fd, const vz_qemu
     return vz_spawn(&options, &c->pid, &c->pidfd, err);
 }
 
-/* The last line it wrote; caller frees. */
-static char *child_last_line(const child *c)
+/* All it wrote so far; caller frees. */
+static char *child_words(const child *c)
 {
-    g_autofree char *text = g_malloc0(WORDS_MAX + 1);
+    char *text = g_malloc0(WORDS_MAX + 1);
     ssize_t n = pread(c->words_fd, text, WORDS_MAX, 0);
     text[n > 0 ? n : 0] = '\0';
-    g_strchomp(text);
-    const char *newline = strrchr(text, '\n');
-    return g_strdup(newline ? newline + 1 : text);
+    return g_strchomp(text);
+}
+
+/* The line that says most: the first that speaks of an error (assertions and register dumps follow
+ * it), else the last. Caller frees. */
+static char *child_complaint(const child *c)
+{
+    g_autofree char *text = child_words(c);
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    char *last = NULL;
+    for (size_t i = 0; lines[i]; i++) {
+        last = lines[i];
+        if (strstr(last, "error"))
+            break;
+    }
+    return g_strdup(last ? last : "");
 }
 
 static const struct {
@@ -139,7 +152,7 @@ json_t *vz_caps_probe_lists(const char *emulator, const vz_qemu_user *user, GErr
     g_autoptr(vz_qmp) qmp = vz_qmp_open(vz_steal_fd(&mine), vz_now_us() + LISTS_TIMEOUT_US, err);
     json_t *replies = qmp ? ask_all(qmp, err) : NULL;
     if (!replies) {
-        g_autofree char *words = child_last_line(&c);
+        g_autofree char *words = child_complaint(&c);
         g_prefix_error(err, "cannot ask QEMU '%s' what it can do: ", emulator);
         if (*words) {
             g_autofree char *text = g_strdup_printf("%s: %s", (*err)->message, words);
@@ -150,30 +163,41 @@ json_t *vz_caps_probe_lists(const char *emulator, const vz_qemu_user *user, GErr
     return replies;
 }
 
-/* A ROM is a multiple of 64 KiB, mapped to end at 4 GiB; the processor starts 16 bytes before. */
-#define ROM_BYTES 65536
-#define EXIT_PORT 0xf4
-/* The guest writes 0x31; isa-debug-exit makes (0x31 << 1) | 1 of it. */
-#define EXIT_STATUS 99
+/* kvm_probe.S; empty on other architectures. */
+extern const uint8_t vz_kvm_probe_rom[] __attribute__((visibility("hidden")));
+extern const uint8_t vz_kvm_probe_rom_end[] __attribute__((visibility("hidden")));
 
-static const uint8_t rom_entry[] = {
-    0xb0, 0x31,      /* mov al, 0x31 */
-    0xe6, EXIT_PORT, /* out 0xf4, al */
-    0xf4,            /* hlt */
-    0xeb, 0xfd,      /* jmp to the hlt */
-};
+/* It writes 0x31; isa-debug-exit makes (0x31 << 1) | 1 of that. */
+#define DONE_STATUS 99
+/* A guest that KVM gave up stays, stopped, and QEMU with it: looked for so often. */
+#define STUCK_LOOK_US ((int64_t)50000)
+#define STUCK_WORDS   "KVM internal error"
 
 static int make_rom(void)
 {
-    vz_autofd fd = memfd_create("kvm-probe-rom", MFD_CLOEXEC);
     g_autoptr(GError) err = NULL;
-    if (fd < 0 || ftruncate(fd, ROM_BYTES) < 0 ||
-        pwrite(fd, rom_entry, sizeof(rom_entry), ROM_BYTES - 16) != sizeof(rom_entry))
+    size_t bytes = (size_t)(vz_kvm_probe_rom_end - vz_kvm_probe_rom);
+    vz_autofd fd = memfd_create("kvm-probe-rom", MFD_CLOEXEC);
+    if (bytes == 0 || fd < 0 || !vz_fd_write_all(fd, vz_kvm_probe_rom, bytes, &err))
         return -1;
     return vz_steal_fd(&fd);
 }
 
-bool vz_caps_probe_kvm(const char *emulator, const vz_qemu_user *user, char **ret_why)
+/* false: it did not end in time, or never will. */
+static bool await_end(const child *c)
+{
+    for (int64_t deadline_us = vz_now_us() + GUEST_TIMEOUT_US; vz_now_us() < deadline_us;) {
+        if (vz_poll_one(c->pidfd, POLLIN, vz_now_us() + STUCK_LOOK_US))
+            return true;
+        g_autofree char *words = child_words(c);
+        if (strstr(words, STUCK_WORDS))
+            return false;
+    }
+    return false;
+}
+
+bool vz_caps_probe_guest(const char *emulator, const char *accel, const char *cpu_model,
+                         const vz_qemu_user *user, char **ret_why)
 {
     g_autoptr(GError) err = NULL;
     vz_autofd rom = make_rom();
@@ -185,9 +209,9 @@ bool vz_caps_probe_kvm(const char *emulator, const vz_qemu_user *user, char **re
                                 "-machine",
                                 "pc",
                                 "-accel",
-                                "kvm",
+                                accel,
                                 "-cpu",
-                                "host",
+                                cpu_model,
                                 "-m",
                                 "2",
                                 "-bios",
@@ -198,21 +222,22 @@ bool vz_caps_probe_kvm(const char *emulator, const vz_qemu_user *user, char **re
                                 NULL};
     __attribute__((cleanup(child_clear))) child c = {.pidfd = -1, .words_fd = -1};
     if (rom < 0 || !child_start(&c, argv, rom, user, &err)) {
-        *ret_why = g_strdup(err ? err->message : "cannot make a probe");
-        return false;
-    }
-    if (!vz_poll_one(c.pidfd, POLLIN, vz_now_us() + KVM_TIMEOUT_US)) {
-        *ret_why = g_strdup("a guest made no progress on it");
+        *ret_why = g_strdup(err ? err->message : "there is no probe for this architecture");
         return false;
     }
     siginfo_t info = {0};
-    waitid(P_PIDFD, (id_t)c.pidfd, &info, WEXITED);
-    vz_fd_clear(&c.pidfd);
-    if (info.si_code == CLD_EXITED && info.si_status == EXIT_STATUS)
+    bool ended = await_end(&c);
+    if (ended) {
+        waitid(P_PIDFD, (id_t)c.pidfd, &info, WEXITED);
+        vz_fd_clear(&c.pidfd);
+    }
+    if (ended && info.si_code == CLD_EXITED && info.si_status == DONE_STATUS)
         return true;
-    g_autofree char *words = child_last_line(&c);
-    if (*words)
-        *ret_why = g_steal_pointer(&words);
+    g_autofree char *complaint = child_complaint(&c);
+    if (*complaint)
+        *ret_why = g_steal_pointer(&complaint);
+    else if (!ended)
+        *ret_why = g_strdup("a probing guest made no progress");
     else
         *ret_why =
             g_strdup_printf("a probing guest ended with %s %d",

@@ -9,5 +9,7 @@
  * that vz_qemu_caps_parse reads. Caller decrefs. */
 json_t *vz_caps_probe_lists(const char *emulator, const vz_qemu_user *user, GError **err);
 
-/* Lets KVM run a few instructions of a guest. *ret_why: why it does not work; caller frees. */
-bool vz_caps_probe_kvm(const char *emulator, const vz_qemu_user *user, char **ret_why);
+/* Lets a few instructions of a guest run on an accelerator ("kvm", "tcg") with a CPU model.
+ * *ret_why: why that does not work; caller frees. */
+bool vz_caps_probe_guest(const char *emulator, const char *accel, const char *cpu_model,
+                         const vz_qemu_user *user, char **ret_why);
