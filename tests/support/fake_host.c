@@ -27,6 +27,7 @@ static vz_events *events;
 static vz_inbox *inbox;
 static GThread *actor;
 static vz_call *suspended; /* the inbox's thread only */
+static gint is_suspended;
 static gint closed_hooks;
 
 static vz_wire_domain domain_at(uint8_t i)
@@ -107,9 +108,9 @@ bool vz_api_domain_get_state(vz_call *call, const vz_wire_domain_flags_args *arg
                              vz_wire_domain_get_state_ret *ret, GError **err)
 {
     (void)call;
-    (void)args;
     (void)err;
-    ret->state = 1;
+    bool paused = !strcmp(args->dom.name, "slow") && g_atomic_int_get(&is_suspended);
+    ret->state = paused ? 3 : 1;
     ret->reason = 1;
     return true;
 }
@@ -133,6 +134,7 @@ bool vz_api_domain_suspend(vz_call *call, const vz_wire_domain_args *args, GErro
     vz_conn_on_close(vz_call_conn(call), call, note_closed, NULL, NULL);
     vz_call_defer(call);
     suspended = vz_call_ref(call);
+    g_atomic_int_set(&is_suspended, 1);
     return true;
 }
 
@@ -145,6 +147,7 @@ bool vz_api_domain_resume(vz_call *call, const vz_wire_domain_args *args, GError
         vz_conn_forget_close(vz_call_conn(suspended), suspended);
         vz_call_reply(suspended, NULL);
         g_clear_pointer(&suspended, vz_call_unref);
+        g_atomic_int_set(&is_suspended, 0);
     }
     vz_wire_event_lifecycle event = {.dom = args->dom, .event = 4, .detail = 0};
     vz_events_emit_lifecycle(events, &event);

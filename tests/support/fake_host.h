@@ -1,7 +1,7 @@
 /* fake_host.h - a server with a few made-up domains behind it (one at a time in a program).
  *
  *   g1, g2, slow   listed, running; suspend and resume emit the lifecycle event
- *   slow           suspend is answered only when resume comes
+ *   slow           suspend is answered only when resume comes; paused meanwhile
  *   console        echoes in upper case; "quit" ends it, "flood" makes it say 16 MiB
  *   capabilities   4 MiB of text
  *   max vcpus      how many close hooks and ends of streams have run
