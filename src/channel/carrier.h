@@ -69,7 +69,7 @@ typedef struct {
      * vz_carrier_stop and vz_carrier_release. May be NULL. */
     void (*on_channel)(vz_carrier *carrier, const vz_channel_info *info, void *user);
     /* The process ended without having been told to; its living channels were reported FAILED
-     * before. May be NULL. */
+     * before. The vz_carrier is still to be stopped, but not from here. May be NULL. */
     void (*on_exit)(vz_carrier *carrier, const char *reason, void *user);
     void *user;
 } vz_carrier_hooks;

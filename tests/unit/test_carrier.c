@@ -17,7 +17,9 @@
 
 #ifdef VZ_TEST_SANITIZED /* slower by a factor of ten */
 #define BULK_BYTES ((uint64_t)24 << 20)
+#define MANY       16
 #else
+#define MANY       256
 #define BULK_BYTES ((uint64_t)256 << 20)
 #endif
 #define SOON_MS 10000
@@ -76,6 +78,29 @@ static void test_both_ways(fixture *f, G_GNUC_UNUSED const void *data)
     g_assert_cmpuint(sum.sent_bytes, ==, BULK_BYTES);
     close(a);
     close(b);
+}
+
+/* Many at once, as multifd has them. */
+static void test_many_channels(fixture *f, G_GNUC_UNUSED const void *data)
+{
+    int ends[MANY][2];
+    GThread *readers[MANY];
+    size_t n = 0;
+    for (uint16_t i = 0; i < MANY; i++) {
+        channel_pair_open(f->pair, i, &ends[i][0], &ends[i][1]);
+        readers[i] = channel_reader(ends[i][1], i);
+    }
+    for (uint16_t i = 0; i < MANY; i++)
+        g_assert_cmpuint(join(channel_writer(ends[i][0], i, 65536, true)), ==, 65536);
+    for (uint16_t i = 0; i < MANY; i++) {
+        g_assert_cmpuint(join(readers[i]), ==, 65536);
+        close(ends[i][0]);
+        close(ends[i][1]);
+        g_assert_cmpint(channel_await_end(f->pair->source, i, SOON_MS).state, ==,
+                        VZ_CHANNEL_FINISHED);
+    }
+    vz_carrier_channels(f->pair->source, &n);
+    g_assert_cmpuint(n, ==, MANY);
 }
 
 /* One end says that it is through; the other goes on sending for as long as it likes. */
@@ -465,6 +490,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_assert_nonnull(g_getenv("VZ_TEST_CARRIER"));
     ADD("both-ways", test_both_ways);
+    ADD("many-channels", test_many_channels);
     ADD("half-close", test_half_close);
     ADD("close-is-clean", test_close_is_clean);
     ADD("carrier-killed", test_carrier_killed);
