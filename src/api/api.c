@@ -68,6 +68,7 @@ vz_def *vz_api_parse(const char *xml, GError **err)
     vz_def_host host = {.arch = vz_qemu_caps_arch(caps),
                         .emulator = vz_this_host.emulator,
                         .default_machine = "pc",
+                        .default_cpu = "qemu64", /* QEMU's own default for pc and q35 */
                         .canonical_machine = canonical_machine,
                         .user = (void *)(uintptr_t)caps};
     return vz_def_parse(xml, VZ_DEF_PARSE_INACTIVE, &host, err);

@@ -61,20 +61,3 @@ bool vz_api_connect_get_max_vcpus(vz_call *call, const vz_wire_connect_get_max_v
     ret->value = (int32_t)machine->max_cpus;
     return true;
 }
-
-bool vz_api_connect_get_capabilities(vz_call *call, vz_wire_string_ret *ret, GError **err)
-{
-    (void)call;
-    (void)ret;
-    return vz_fail(err, VZ_ERR_NO_SUPPORT, "virConnectGetCapabilities");
-}
-
-bool vz_api_connect_get_domain_capabilities(
-    vz_call *call, const vz_wire_connect_get_domain_capabilities_args *args,
-    vz_wire_string_ret *ret, GError **err)
-{
-    (void)call;
-    (void)args;
-    (void)ret;
-    return vz_fail(err, VZ_ERR_NO_SUPPORT, "virConnectGetDomainCapabilities");
-}
