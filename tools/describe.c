@@ -124,24 +124,39 @@ static void print_word_scd(const char *word, const char *value, const char *help
            more_text);
 }
 
+/* What the manual adds to a word's help. */
+static char *remark_on(const vz_option_word *word, const vz_option_row *row)
+{
+    bool works = row->status <= VZ_STATUS_ALREADY_TRUE;
+    if (!word->help)
+        return g_strdup("");
+    if (row->reason)
+        return g_strdup_printf("%s: %s.", works ? "Always so" : "Refused", row->reason);
+    bool is_default = word->on && VZ_OPTIONS_CLI_DEFAULT & VZ_OPTION_BIT(word->option);
+    return g_strdup(is_default ? "This is the default." : "");
+}
+
+/* The word that a synonym stands for: the first one of the same effect. */
+static const char *meant_by(const vz_option_word *synonym)
+{
+    const vz_option_word *word = vz_option_words(&(size_t){0});
+    while (word->option != synonym->option || word->on != synonym->on)
+        word++;
+    return word->word;
+}
+
 static void print_words_scd(bool works)
 {
     size_t count;
     const vz_option_word *words = vz_option_words(&count);
     for (size_t i = 0; i < count; i++) {
         const vz_option_row *row = vz_option_info(words[i].option);
-        bool is_default = words[i].on && VZ_OPTIONS_CLI_DEFAULT & VZ_OPTION_BIT(words[i].option);
         if (works != (row->status <= VZ_STATUS_ALREADY_TRUE))
             continue;
-        g_autofree char *more =
-            row->reason ? g_strdup_printf("%s: %s.", works ? "Always so" : "Refused", row->reason)
-                        : g_strdup(is_default ? "This is the default." : "");
-        g_autofree char *same =
-            words[i].help
-                ? NULL
-                : g_strdup_printf("the same as --%s", words[i].on ? row->word : "no-live");
+        g_autofree char *remark = remark_on(&words[i], row);
+        g_autofree char *same = g_strdup_printf("the same as --%s", meant_by(&words[i]));
         print_word_scd(words[i].word, vz_option_value_name(words[i].option),
-                       words[i].help ? words[i].help : same, words[i].help ? more : "");
+                       words[i].help ? words[i].help : same, remark);
     }
 }
 

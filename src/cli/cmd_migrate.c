@@ -191,7 +191,7 @@ static int judge(migration *m, const vz_watch *watch, const GError *error)
                              ? VZ_OUTCOME_ABORTED
                              : VZ_OUTCOME_FAILED;
     vz_print_failed(&m->command->printer, outcome, error, text);
-    return outcome;
+    return (int)outcome;
 }
 
 static int run(migration *m)
