@@ -18,8 +18,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* QEMU flushes its images on SIGTERM: seconds on a slow disk. */
-#define TERM_TIMEOUT_US (10 * (int64_t)1000000)
 /* Long only for a process in uninterruptible sleep (a dead NFS server). */
 #define KILL_TIMEOUT_US (10 * (int64_t)1000000)
 /* Its monitor is closed a moment before it can be waited for. */
@@ -32,6 +30,7 @@ const vz_qemu_host vz_qemu_host_default = {
     .vnc_address = "127.0.0.1",
     .image_timeout_us = VZ_IMAGE_TIMEOUT_US,
     .start_timeout_us = 60 * (int64_t)1000000,
+    .term_timeout_us = 10 * (int64_t)1000000,
 };
 
 static char *rundir_of(const vz_qemu_host *host, const vz_def *def)
@@ -64,10 +63,11 @@ static bool make_rundir(const vz_qemu_host *host, const char *rundir, GError **e
     return true;
 }
 
-static vz_qemu *new_qemu(vz_inbox *inbox, const vz_qemu_hooks *hooks)
+static vz_qemu *new_qemu(const vz_qemu_host *host, vz_inbox *inbox, const vz_qemu_hooks *hooks)
 {
     vz_qemu *qemu = g_new0(vz_qemu, 1);
     qemu->pidfd = -1;
+    qemu->term_timeout_us = host->term_timeout_us;
     qemu->inbox = inbox;
     qemu->hooks = *hooks;
     return qemu;
@@ -260,7 +260,7 @@ vz_qemu *vz_qemu_start(const vz_qemu_start_request *request, vz_def **ret_live, 
 {
     g_autoptr(vz_def) live = vz_def_copy(request->def);
     vz_def_assign_aliases(live);
-    vz_qemu *qemu = new_qemu(request->inbox, &request->hooks);
+    vz_qemu *qemu = new_qemu(request->host, request->inbox, &request->hooks);
     qemu->rundir = rundir_of(request->host, live);
     start s = {request, qemu, live, VZ_ACCEL_TCG};
     if (!prepare(&s, err) || !start_process(&s, err)) {
@@ -304,7 +304,7 @@ static bool adopt(vz_qemu *qemu, const vz_qemu_adopt_request *request, GError **
 
 vz_qemu *vz_qemu_adopt(const vz_qemu_adopt_request *request, bool *ret_ended, GError **err)
 {
-    g_autoptr(vz_qemu) qemu = new_qemu(request->inbox, &request->hooks);
+    g_autoptr(vz_qemu) qemu = new_qemu(request->host, request->inbox, &request->hooks);
     qemu->rundir = rundir_of(request->host, request->live);
     qemu->taps = tap_names(request->live);
     qemu->accel_note = g_strdup("");
@@ -331,7 +331,7 @@ bool vz_qemu_kill(vz_qemu *qemu, bool graceful, GError **err)
     detach(qemu);
     if (!qemu->ended)
         syscall(SYS_pidfd_send_signal, qemu->pidfd, SIGTERM, NULL, 0);
-    if (!wait_end(qemu, TERM_TIMEOUT_US) && !graceful) {
+    if (!wait_end(qemu, qemu->term_timeout_us) && !graceful) {
         syscall(SYS_pidfd_send_signal, qemu->pidfd, SIGKILL, NULL, 0);
         wait_end(qemu, KILL_TIMEOUT_US);
     }

@@ -25,6 +25,7 @@ typedef struct {
     const char *vnc_address;  /* where a definition names none: "127.0.0.1" */
     int64_t image_timeout_us; /* for each image to be opened */
     int64_t start_timeout_us; /* from the start of the process to its greeting */
+    int64_t term_timeout_us;  /* after SIGTERM: QEMU flushes its images, seconds on a slow disk */
 } vz_qemu_host;
 
 /* The built-in values: VZ_RUNDIR "/qemu", VZ_QEMU_USER... */

@@ -10,6 +10,7 @@ struct vz_qemu {
     pid_t pid;
     int pidfd;
     uint64_t start_time;
+    int64_t term_timeout_us;
     bool ended; /* proved by the pidfd */
     char *rundir;
     char **taps;   /* names, NULL-terminated */
