@@ -29,51 +29,73 @@ int vz_cmd_help(vz_command *command)
     return VZ_OUTCOME_USAGE;
 }
 
-static bool ask(const char *uri, uint64_t *ret_api, uint64_t *ret_hypervisor, char **ret_host,
-                GError **err)
+/* What could be learnt; 0 and NULL for what could not. */
+typedef struct {
+    uint64_t api, hypervisor;
+    char *host;
+} versions;
+
+static bool ask(const char *uri, versions *v, GError **err)
 {
     g_auto(vz_session) session = {0};
     g_autoptr(vz_arena) arena = vz_arena_new(VZ_SESSION_REPLY_BYTES);
-    vz_wire_uhyper_ret api = {0}, hypervisor = {0};
+    vz_wire_uhyper_ret number = {0};
     vz_wire_string_ret host = {0};
     if (!vz_session_open(uri, &session, err))
         return false;
     const vz_client_wait wait = VZ_SESSION_WAIT(arena);
-    if (!vz_remote_connect_get_lib_version(session.client, &api, &wait, err) ||
-        !vz_remote_connect_get_version(session.client, &hypervisor, &wait, err) ||
-        !vz_remote_connect_get_hostname(session.client, &host, &wait, err))
+    if (!vz_remote_connect_get_hostname(session.client, &host, &wait, err))
         return false;
-    *ret_api = api.value;
-    *ret_hypervisor = hypervisor.value;
-    *ret_host = g_strdup(host.value);
+    v->host = g_strdup(host.value);
+    if (!vz_remote_connect_get_lib_version(session.client, &number, &wait, err))
+        return false;
+    v->api = number.value;
+    if (!vz_remote_connect_get_version(session.client, &number, &wait, err))
+        return false;
+    v->hypervisor = number.value;
     return true;
+}
+
+static void print_versions_json(vz_command *command, const versions *v)
+{
+    json_t *object = json_pack("{ss ss}", "event", "version", "vz", VZ_VERSION);
+    if (v->host)
+        json_object_set_new(object, "host", json_string(v->host));
+    if (v->api)
+        json_object_set_new(object, "api", json_integer((json_int_t)v->api));
+    if (v->hypervisor)
+        json_object_set_new(object, "hypervisor", json_integer((json_int_t)v->hypervisor));
+    vz_print_json(&command->printer, object);
+}
+
+static void print_versions(vz_command *command, const versions *v)
+{
+    FILE *out = command->printer.out;
+    fprintf(out, "vz %s\n", VZ_VERSION);
+    if (v->host)
+        fprintf(out, "%s: libvirt API %u.%u.%u", v->host, MAJOR(v->api), MINOR(v->api),
+                MICRO(v->api));
+    if (v->hypervisor)
+        fprintf(out, ", QEMU %u.%u.%u", MAJOR(v->hypervisor), MINOR(v->hypervisor),
+                MICRO(v->hypervisor));
+    fputs(v->host ? "\n" : "", out);
+    fflush(out);
 }
 
 /* vz's own version is known without a daemon, so that is no failure. */
 int vz_cmd_version(vz_command *command)
 {
     g_autoptr(GError) err = NULL;
-    g_autofree char *host = NULL;
-    uint64_t api = 0, hypervisor = 0;
-    bool answered = ask(command->uri, &api, &hypervisor, &host, &err);
+    versions v = {0};
+    bool all = ask(command->uri, &v, &err);
     if (command->printer.mode == VZ_PRINT_JSON) {
-        json_t *object = json_pack("{ss ss}", "event", "version", "vz", VZ_VERSION);
-        if (answered) {
-            json_object_set_new(object, "host", json_string(host));
-            json_object_set_new(object, "api", json_integer((json_int_t)api));
-            json_object_set_new(object, "hypervisor", json_integer((json_int_t)hypervisor));
-        }
-        vz_print_json(&command->printer, object);
-        return VZ_OUTCOME_DONE;
+        print_versions_json(command, &v);
+    } else {
+        print_versions(command, &v);
+        if (!all)
+            fprintf(command->printer.errors, "vz: %s: %s\n", v.host ? v.host : command->uri,
+                    err->message);
     }
-    fprintf(command->printer.out, "vz %s\n", VZ_VERSION);
-    if (answered)
-        fprintf(command->printer.out, "%s: libvirt API %u.%u.%u, QEMU %u.%u.%u\n", host, MAJOR(api),
-                MINOR(api), MICRO(api), MAJOR(hypervisor), MINOR(hypervisor), MICRO(hypervisor));
-    else {
-        fflush(command->printer.out);
-        fprintf(command->printer.errors, "vz: no daemon answers at %s: %s\n", command->uri,
-                err->message);
-    }
+    g_free(v.host);
     return VZ_OUTCOME_DONE;
 }

@@ -174,6 +174,10 @@ class VzTest(unittest.TestCase):
         self.assertEqual(status, 1)
         self.assertIn("Failed to connect socket", errors)
         self.assertIn("is virtvzd running here?", errors)
+        status, out, errors = self.run_vz("version")
+        self.assertEqual(status, 0)
+        self.assertRegex(out, r"^vz \d+\.\d+\.\d+\n$")
+        self.assertIn("Failed to connect socket", errors)
 
     def test_usage(self):
         for words in (["migrate", "g1"], ["migrate", "g1", "h", "--frobnicate"], ["nonsense"],
@@ -281,6 +285,8 @@ class VzTest(unittest.TestCase):
         status, out, _ = self.run_vz("version")
         self.assertEqual(status, 0)
         self.assertEqual(out.splitlines()[1], "hosta: libvirt API 11.3.0, QEMU 10.0.13")
+        _, events = self.run_json("version")
+        self.assertEqual((events[0]["host"], events[0]["hypervisor"]), ("hosta", 10000013))
         status, out, _ = self.run_vz("help")
         self.assertEqual(status, 0)
         self.assertIn("migrate DOMAIN HOST|URI", out)
