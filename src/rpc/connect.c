@@ -133,6 +133,9 @@ static lookup *lookup_run(const vz_uri *uri, vz_inbox *inbox, int64_t deadline_u
     g_thread_unref(thread);
     if (!waited(wait_fd(inbox, l->done_fd, POLLIN, deadline_us), what, err))
         return NULL;
+    uint64_t count;
+    ssize_t got = read(l->done_fd, &count, sizeof(count)); /* what orders the thread's writes */
+    (void)got;
     if (l->failure) {
         lookup_failed(l, err);
         return NULL;
