@@ -232,7 +232,7 @@ void vz_print_failed(vz_printer *printer, vz_outcome outcome, const GError *erro
         vz_print_json(printer, json_pack("{ss ss si ss? si ss ss? ss?}", "event", "error", "status",
                                          vz_print_outcome(outcome), "exit", (int)outcome, "domain",
                                          printer->domain, "code", (int)vz_error_number(error),
-                                         "message", text, "guest", what, "advice", advice));
+                                         "message", text, "detail", what, "advice", advice));
         return;
     }
     clear_bar(printer);

@@ -62,7 +62,6 @@ bool vz_watch_start(vz_watch *watch, vz_session *session, const vz_target *targe
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL);
     *watch = (vz_watch){.session = session, .target = target, .printer = printer};
     watch->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

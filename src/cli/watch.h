@@ -26,7 +26,8 @@ typedef struct {
     vz_pending *abort;
 } vz_watch;
 
-/* From here on SIGINT, SIGTERM and SIGHUP are counted instead of obeyed; and the daemon is asked to
+/* From here on SIGINT and SIGTERM are counted instead of obeyed (a terminal that goes away still
+ * ends vz, and the daemon goes on with the migration); and the daemon is asked to
  * tell how the job of the target ends. Failing to register for that is no error. */
 bool vz_watch_start(vz_watch *watch, vz_session *session, const vz_target *target,
                     vz_printer *printer, GError **err);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""vz as its user meets it: exit codes, output, signals; against fake_daemon.
+"""vz as its user meets it: exit codes, output, signals, completion; against fake_daemon.
 
-Usage: test_vz.py VZ FAKE_DAEMON
+Usage: test_vz.py VZ FAKE_DAEMON COMPLETION
 """
 import json
 import os
@@ -14,7 +14,7 @@ import tempfile
 import time
 import unittest
 
-VZ, DAEMON = sys.argv[1:3]
+VZ, DAEMON, COMPLETION = map(os.path.abspath, sys.argv[1:4])
 DEADLINE_S = 20
 
 
@@ -140,6 +140,17 @@ class VzTest(unittest.TestCase):
                     if "] " in part and " %" in part]
         self.assertEqual(percents, sorted(percents))
 
+    def test_hang_up_leaves_it_to_the_daemon(self):
+        p = self.start_stuck("quick")
+        p.send_signal(signal.SIGHUP)
+        p.communicate(timeout=DEADLINE_S)
+        self.assertEqual(p.returncode, -signal.SIGHUP)
+        end = time.monotonic() + DEADLINE_S
+        while "g1" in self.run_vz("list", "--all")[1] and time.monotonic() < end:
+            time.sleep(0.1)
+        self.assertNotIn("g1", self.run_vz("list", "--all")[1])
+        self.assertNotIn("abort g1", self.stop_daemon())
+
     # --- not moved ---
 
     def test_refused(self):
@@ -202,7 +213,7 @@ class VzTest(unittest.TestCase):
             out, _ = p.communicate(timeout=DEADLINE_S)
             last = json.loads(out.splitlines()[-1])
             self.assertEqual((p.returncode, last["status"], last["code"]), (4, "aborted", 78))
-            self.assertEqual(last["guest"], "the guest is running here")
+            self.assertEqual(last["detail"], "the guest is running here")
 
     def test_interrupt_at_once(self):
         """Before there is a job: the abort is sent again until there is one."""
@@ -220,7 +231,7 @@ class VzTest(unittest.TestCase):
         out, _ = p.communicate(timeout=DEADLINE_S)
         events = [json.loads(line) for line in out.splitlines()]
         self.assertEqual((p.returncode, events[-1]["status"]), (3, "in-doubt"))
-        self.assertIn("goes on without this command", events[-1]["guest"])
+        self.assertIn("goes on without this command", events[-1]["detail"])
         self.assertIn("cannot abort: it is too late",
                       [e["text"] for e in events if e["event"] == "note"])
 
@@ -229,12 +240,12 @@ class VzTest(unittest.TestCase):
     def test_doubt(self):
         status, events = self.run_json("migrate", "g1", "doubt")
         self.assertEqual((status, events[-1]["status"], events[-1]["code"]), (3, "in-doubt", 38))
-        self.assertIn("the guest is paused here; look with", events[-1]["guest"])
+        self.assertIn("the guest is paused here; look with", events[-1]["detail"])
 
     def test_limbo(self):
         status, events = self.run_json("migrate", "g1", "limbo")
         self.assertEqual((status, events[-1]["status"]), (3, "in-doubt"))
-        self.assertIn("still going on", events[-1]["guest"])
+        self.assertIn("still going on", events[-1]["detail"])
 
     def test_daemon_gone(self):
         status, _, errors = self.run_vz("migrate", "g1", "crash", "--quiet")
@@ -281,6 +292,29 @@ class VzTest(unittest.TestCase):
         self.assertEqual(status, 1)
         self.assertIn("no job is active", errors)
 
+    def complete(self, *words):
+        stub = os.path.join(self.dir.name, "vz")
+        with open(stub, "w", encoding="utf-8") as f:
+            f.write("#!/bin/sh\ncat <<'END'\n"
+                    '{"event":"domain","name":"g1","uuid":"x"}\n'
+                    '{"event":"domain","name":"g$(touch pwned)","uuid":"x"}\nEND\n')
+        os.chmod(stub, 0o755)
+        script = ('source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _vz; '
+                  'printf "%s\\n" "${COMPREPLY[@]}"')
+        out = subprocess.run(["bash", "-c", script, "bash", COMPLETION, "vz", *words],
+                             cwd=self.dir.name, check=True, stdout=subprocess.PIPE, text=True,
+                             env=dict(os.environ, PATH=self.dir.name + ":" + os.environ["PATH"]))
+        return out.stdout.splitlines()
+
+    def test_completion(self):
+        self.assertEqual(self.complete("mig"), ["migrate"])
+        self.assertEqual(self.complete("migrate", "--undef"), ["--undefinesource"])
+        self.assertEqual(self.complete("-c", "x", "list", "--ina"), ["--inactive"])
+        self.assertEqual(self.complete("help", "ab"), ["abort"])
+        self.assertNotIn("--postcopy", self.complete("migrate", "--p"))  # refused anyway
+        self.assertEqual(self.complete("migrate", "g"), ["g1", r"g\$\(touch\ pwned\)"])
+        self.assertFalse(os.path.exists(os.path.join(self.dir.name, "pwned")))
+
     def test_version_and_help(self):
         status, out, _ = self.run_vz("version")
         self.assertEqual(status, 0)
@@ -296,4 +330,4 @@ class VzTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[3:]])
+    unittest.main(argv=[sys.argv[0], *sys.argv[4:]])
