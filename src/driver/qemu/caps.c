@@ -36,6 +36,7 @@ struct vz_qemu_caps {
 typedef struct {
     char *key; /* size and times of the binary when it was asked */
     vz_qemu_caps *caps;
+    GSList *older; /* of binaries that were replaced: running domains still point to them */
 } entry;
 
 static struct {
@@ -352,13 +353,19 @@ static const vz_qemu_caps *lookup(const char *emulator, const char *key)
 
 static void remember(const char *emulator, const char *key, vz_qemu_caps *caps)
 {
-    entry *e = g_new0(entry, 1);
-    *e = (entry){g_strdup(key), caps};
     g_mutex_lock(&registry);
     if (!entries)
         entries = g_hash_table_new(g_str_hash, g_str_equal);
-    /* What an updated binary replaces stays: running domains still point to it. */
-    g_hash_table_insert(entries, g_strdup(emulator), e);
+    entry *e = g_hash_table_lookup(entries, emulator);
+    if (!e) {
+        e = g_new0(entry, 1);
+        g_hash_table_insert(entries, g_strdup(emulator), e);
+    }
+    if (e->caps)
+        e->older = g_slist_prepend(e->older, e->caps);
+    g_free(e->key);
+    e->key = g_strdup(key);
+    e->caps = caps;
     g_mutex_unlock(&registry);
 }
 
