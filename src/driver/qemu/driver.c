@@ -313,8 +313,10 @@ static bool kill_guest(vz_domain *domain, bool graceful, GError **err)
 {
     guest *g = vz_domain_driver_data(domain);
     vz_qemu *qemu = g_steal_pointer(&g->qemu);
-    if (qemu ? !vz_qemu_kill(qemu, graceful, err) : !kill_by_pid(g, err))
+    if (qemu ? !vz_qemu_kill(qemu, graceful, err) : !kill_by_pid(g, err)) {
+        g->qemu = qemu; /* it lives on, and can still be told to go */
         return false;
+    }
     vz_domain_set_driver_data(domain, NULL);
     guest_free(g);
     return true;

@@ -58,7 +58,7 @@ static bool make_rundir(const vz_qemu_host *host, const char *rundir, GError **e
     if (g_mkdir_with_parents(host->run_dir, 0711) < 0)
         return vz_fail_errno(err, errno, "cannot make the directory '%s'", host->run_dir);
     remove_rundir(rundir);
-    if (mkdir(rundir, 0711) < 0 && errno != EEXIST)
+    if ((mkdir(rundir, 0711) < 0 && errno != EEXIST) || chmod(rundir, 0711) < 0)
         return vz_fail_errno(err, errno, "cannot make the directory '%s'", rundir);
     return true;
 }
