@@ -14,7 +14,10 @@ import tempfile
 import time
 import unittest
 
-VZ, DAEMON, COMPLETION = map(os.path.abspath, sys.argv[1:4])
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import tap  # noqa: E402
+
+VZ, DAEMON, COMPLETION = (os.path.abspath(sys.argv.pop(1)) for _ in range(3))
 DEADLINE_S = 20
 
 
@@ -330,4 +333,4 @@ class VzTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[4:]])
+    tap.main()
