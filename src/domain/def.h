@@ -25,7 +25,7 @@
 
 #define VZ_DEF_XML_BYTES_MAX  ((size_t)1024 * 1024) /* a larger document is refused unread */
 #define VZ_DEF_XML_DEPTH_MAX  32                    /* nesting of elements */
-#define VZ_DEF_XML_NODES_MAX  20000                 /* elements, attributes and texts together */
+#define VZ_DEF_XML_NODES_MAX  100000                /* elements, attributes and texts together */
 #define VZ_DEF_DEVICES_MAX    1024                  /* of one kind */
 #define VZ_DEF_NAME_BYTES_MAX 255
 

@@ -11,6 +11,13 @@
 #include <errno.h>
 #include <string.h>
 
+/* Where a value stands. Its path is made only for a message: that takes time, and a document has
+ * many values. */
+typedef struct {
+    const xmlNode *node;
+    const char *attribute; /* "@dev", or NULL: the element's text */
+} place;
+
 static bool parse_object(const vz_object *object, xmlNode *node, void *data, GError **err);
 
 /* Not even the element of the row's path is there. */
@@ -43,6 +50,12 @@ static bool locate(xmlNode *node, const char *path, bool skip_last, xmlNode **re
     return true;
 }
 
+static char *place_path(const place *at)
+{
+    g_autofree char *element = vz_tree_path(at->node);
+    return g_strconcat(element, at->attribute, NULL);
+}
+
 static char *choices_of(const vz_words *words)
 {
     GString *all = g_string_new(NULL);
@@ -51,7 +64,7 @@ static char *choices_of(const vz_words *words)
     return g_string_free(all, FALSE);
 }
 
-static bool parse_word(const vz_row *row, const char *text, const char *path, void *data,
+static bool parse_word(const vz_row *row, const char *text, const place *at, void *data,
                        GError **err)
 {
     for (unsigned i = 1; i < row->words->n_words; i++) {
@@ -60,11 +73,11 @@ static bool parse_word(const vz_row *row, const char *text, const char *path, vo
         memcpy(vz_row_member(row, data), &i, sizeof(i));
         return true;
     }
-    g_autofree char *choices = choices_of(row->words);
+    g_autofree char *choices = choices_of(row->words), *path = place_path(at);
     return vz_tree_refuse_value(path, text, choices, err);
 }
 
-static bool parse_number(const vz_row *row, const char *text, const char *path, void *data,
+static bool parse_number(const vz_row *row, const char *text, const place *at, void *data,
                          GError **err)
 {
     char *end = NULL;
@@ -73,9 +86,11 @@ static bool parse_number(const vz_row *row, const char *text, const char *path, 
     errno = 0;
     if (g_ascii_isdigit(text[0]) || (is_signed && text[0] == '-'))
         value = g_ascii_strtoll(text, &end, row->style == VZ_ROW_DECIMAL ? 10 : 0);
-    if (!end || *end || errno)
+    bool good = end && !*end && !errno;
+    g_autofree char *path = good && value >= low && value <= high ? NULL : place_path(at);
+    if (!good)
         return vz_fail(err, VZ_ERR_XML_ERROR, "invalid number '%s' in %s", text, path);
-    if (value < low || value > high)
+    if (path)
         return vz_fail(err, VZ_ERR_XML_ERROR,
                        "number %s in %s is not between %" G_GINT64_FORMAT " and %" G_GINT64_FORMAT,
                        text, path, low, high);
@@ -86,46 +101,64 @@ static bool parse_number(const vz_row *row, const char *text, const char *path, 
     return true;
 }
 
-static bool parse_text(const vz_row *row, const char *text, const char *path, void *data,
+static bool parse_text(const vz_row *row, const char *text, const place *at, void *data,
                        GError **err)
 {
     char *old;
     memcpy(&old, vz_row_member(row, data), sizeof(old));
-    if (old && strcmp(old, text) != 0)
+    if (old && strcmp(old, text) != 0) {
+        g_autofree char *path = place_path(at);
         return vz_fail(err, VZ_ERR_XML_ERROR, "%s is '%s', but elsewhere the same is '%s'", path,
                        text, old);
+    }
     char *copy = old ? old : g_strdup(text);
     memcpy(vz_row_member(row, data), &copy, sizeof(copy));
     return true;
 }
 
-static bool parse_mark(const vz_row *row, const char *text, const char *path, void *data,
+/* An attribute that may be this and nothing else. */
+static bool parse_only(const char *text, const char *only, const place *at, GError **err)
+{
+    if (strcmp(text, only) == 0)
+        return true;
+    g_autofree char *path = place_path(at);
+    return vz_tree_refuse_value(path, text, only, err);
+}
+
+static bool parse_mark(const vz_row *row, const char *text, const place *at, void *data,
                        GError **err)
 {
-    if (strcmp(text, "1") != 0)
-        return vz_tree_refuse_value(path, text, "1", err);
+    if (!parse_only(text, "1", at, err))
+        return false;
     memset(vz_row_member(row, data), true, sizeof(bool));
     return true;
 }
 
-static bool parse_plain(const vz_row *row, char *text, const char *path, void *data, GError **err)
+static bool parse_value(const vz_row *row, const char *text, const place *at, void *data,
+                        GError **err)
+{
+    g_autofree char *path = place_path(at);
+    return row->value->parse(text, path, vz_row_member(row, data), err);
+}
+
+static bool parse_plain(const vz_row *row, char *text, const place *at, void *data, GError **err)
 {
     switch (row->kind) {
     case VZ_ROW_WORD:
-        return parse_word(row, g_strstrip(text), path, data, err);
+        return parse_word(row, g_strstrip(text), at, data, err);
     case VZ_ROW_TEXT:
-        return parse_text(row, text, path, data, err);
+        return parse_text(row, text, at, data, err);
     case VZ_ROW_NUMBER:
     case VZ_ROW_COUNT:
     case VZ_ROW_OPTIONAL:
     case VZ_ROW_SIGNED:
-        return parse_number(row, g_strstrip(text), path, data, err);
+        return parse_number(row, g_strstrip(text), at, data, err);
     case VZ_ROW_MARK:
-        return parse_mark(row, text, path, data, err);
+        return parse_mark(row, text, at, data, err);
     case VZ_ROW_ONLY:
-        return strcmp(text, row->only) == 0 || vz_tree_refuse_value(path, text, row->only, err);
+        return parse_only(text, row->only, at, err);
     case VZ_ROW_VALUE:
-        return row->value->parse(text, path, vz_row_member(row, data), err);
+        return parse_value(row, text, at, data, err);
     case VZ_ROW_FLAG:
     case VZ_ROW_NODE:
     case VZ_ROW_CHILD:
@@ -183,12 +216,13 @@ static bool parse_element(const vz_row *row, xmlNode *node, void *data, GError *
     }
     const char *at = strchr(row->path, '@');
     g_autofree char *text = at ? vz_tree_attribute(node, at + 1) : vz_tree_text(node);
-    g_autofree char *element = vz_tree_path(node);
-    path = g_strconcat(element, at, NULL);
-    if (!text)
-        return !(row->flags & VZ_ROW_NEEDED) ||
-               vz_fail(err, VZ_ERR_XML_ERROR, "missing %s", path);
-    return parse_plain(row, text, path, data, err);
+    const place where = {node, at};
+    if (text)
+        return parse_plain(row, text, &where, data, err);
+    if (!(row->flags & VZ_ROW_NEEDED))
+        return true;
+    path = place_path(&where);
+    return vz_fail(err, VZ_ERR_XML_ERROR, "missing %s", path);
 }
 
 static bool parse_row(const vz_row *row, xmlNode *base, void *data, GError **err)

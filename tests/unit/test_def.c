@@ -326,7 +326,7 @@ static void check_bombs(void)
     refused(deeper->str, VZ_ERR_XML_ERROR, "(domain_definition)");
 
     g_autoptr(GString) wide = g_string_new("<domain>");
-    for (int i = 0; i < 50000; i++)
+    for (int i = 0; i < 150000; i++)
         g_string_append(wide, "<a/>");
     g_string_append(wide, "</domain>");
     refused(wide->str, VZ_ERR_XML_ERROR, "elements, attributes and texts");
