@@ -12,7 +12,7 @@ static const struct {
 #undef ERROR
 };
 
-/* Not G_DEFINE_QUARK: its cache is written by whichever threads fail first, which is a data race. */
+/* Not G_DEFINE_QUARK: its cache is written by whichever threads fail first, a data race. */
 GQuark vz_error_quark(void)
 {
     static GQuark cached;
@@ -30,7 +30,8 @@ static void set(GError **err, vz_error_code code, char *take_message)
     g_set_error_literal(err, VZ_ERROR, (int)code, message);
 }
 
-bool vz_fail(GError **err, vz_error_code code, const char *format, ...)
+/* In brackets: the header's macros of these names are not meant. */
+bool(vz_fail)(GError **err, vz_error_code code, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -39,7 +40,7 @@ bool vz_fail(GError **err, vz_error_code code, const char *format, ...)
     return false;
 }
 
-bool vz_fail_errno(GError **err, int errnum, const char *format, ...)
+bool(vz_fail_errno)(GError **err, int errnum, const char *format, ...)
 {
     va_list args;
     va_start(args, format);

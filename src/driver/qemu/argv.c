@@ -220,10 +220,11 @@ static void add_cpu(vz_argv_builder *b)
         g_string_append_printf(text, ",kvmclock=%s",
                                kvmclock->present == VZ_YESNO_YES ? "on" : "off");
     const vz_def_timer *hyperv = find_timer(b->def, VZ_TIMER_HYPERVCLOCK);
-    if (hyperv && hyperv->present == VZ_YESNO_YES)
-        g_string_append(text, ",hv-time=on");
-    if (cpu->check == VZ_CPU_CHECK_FULL)
-        g_string_append(text, ",enforce=on");
+    bool hv_time = hyperv && hyperv->present == VZ_YESNO_YES;
+    bool enforce = cpu->check == VZ_CPU_CHECK_FULL;
+    /* Not g_string_append: it is inline since GLib 2.76, where gcc 14 sees a NULL dereference. */
+    g_string_append_printf(text, "%s%s", hv_time ? ",hv-time=on" : "",
+                           enforce ? ",enforce=on" : "");
     vz_argv_add(b, "-cpu", text->str);
 }
 
