@@ -579,6 +579,29 @@ static void test_every_kind(void)
     }
 }
 
+/* What virt-install writes starts as it is, but for the places of its disk and bridge. */
+static void test_virt_install(void)
+{
+    g_autofree char *text = NULL;
+    g_assert_true(g_file_get_contents(
+        g_test_get_filename(G_TEST_DIST, "golden", "virt-install.xml", NULL), &text, NULL, NULL));
+    g_autofree char *disk = g_build_filename(dir, "x.qcow2", NULL);
+    g_autofree char *create = g_strdup_printf("qemu-img create -q -f qcow2 '%s' 64M", disk);
+    run(create);
+    make_bridge("br0");
+    g_autoptr(GString) xml = g_string_new(text);
+    g_string_replace(xml, "/local/x.qcow2", disk, 0);
+    g_autoptr(vz_def) def = parse(xml->str);
+    g_autoptr(vz_def) live = NULL;
+    g_autoptr(GError) err = NULL;
+    seen s = {0};
+    vz_qemu *qemu = start_ok(def, false, &s, &live);
+    g_assert_true(vz_qemu_cont(qemu, &err));
+    check_status(qemu, "running");
+    kill_ok(qemu, &s);
+    check_nothing_left();
+}
+
 /* The ROM of the KVM probe, on an accelerator that is known to work; and what KVM makes of it. */
 static void test_kvm_probe(void)
 {
@@ -641,6 +664,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qemu/chain", test_chain);
     g_test_add_func("/qemu/devices", test_devices);
     g_test_add_func("/qemu/every-kind", test_every_kind);
+    g_test_add_func("/qemu/virt-install", test_virt_install);
     g_test_add_func("/qemu/kvm-probe", test_kvm_probe);
     g_test_add_func("/qemu/private-kernel", test_private_kernel);
     g_test_add_func("/qemu/migrate", test_migrate);

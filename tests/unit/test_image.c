@@ -224,6 +224,27 @@ static void test_chain_refusals(void)
     check_refused("gone.qcow2", "qcow2", VZ_ERR_SYSTEM_ERROR, "No such file or directory");
 }
 
+/* Headers with any numbers in them: an answer or an error, nothing else. */
+static void test_random_headers(void)
+{
+    g_autofree char *path = in_dir("random.qcow2");
+    g_autofree char *base = in_dir("base.raw");
+    for (int i = 0; i < 150; i++) {
+        make_qcow2("random.qcow2", (qcow2){.backing = base, .backing_format = "raw"});
+        g_autofree char *data = NULL;
+        gsize bytes;
+        g_assert_true(g_file_get_contents(path, &data, &bytes, NULL));
+        for (int k = 0; k < 6; k++) /* behind the magic, up to the end of the extensions */
+            data[g_test_rand_int_range(4, 160)] = (char)g_test_rand_int_range(0, 256);
+        gsize cut = g_test_rand_bit() ? (gsize)g_test_rand_int_range(0, 2048) : bytes;
+        g_assert_true(g_file_set_contents(path, data, (gssize)cut, NULL));
+        vz_image_request request = request_for(path, "qcow2");
+        g_autoptr(GError) err = NULL;
+        g_autoptr(vz_image_chain) chain = vz_image_chain_open(&request, &err);
+        g_assert_true((chain != NULL) == (err == NULL));
+    }
+}
+
 /* Every descriptor of every failure above was closed. */
 static void test_no_leaks(void)
 {
@@ -261,6 +282,7 @@ int main(int argc, char **argv)
     g_test_add_func("/image/chain", test_chain);
     g_test_add_func("/image/raw-is-not-probed", test_raw_is_not_probed);
     g_test_add_func("/image/chain-refusals", test_chain_refusals);
+    g_test_add_func("/image/random-headers", test_random_headers);
     g_test_add_func("/image/no-leaks", test_no_leaks);
     int rc = g_test_run();
     remove_dir();
