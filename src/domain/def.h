@@ -211,7 +211,6 @@ typedef struct {
     vz_onoff migratable;
     char *model;
     vz_cpu_fallback fallback;
-    char *vendor;
     bool has_topology;
     uint32_t sockets, dies, cores, threads; /* dies is 1 where it was not said */
     vz_def_cpu_feature *features;

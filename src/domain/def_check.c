@@ -66,8 +66,8 @@ static bool check_cpu(const vz_def *def, GError **err)
         return unsupported(err, "CPU mode 'host-passthrough' needs hardware acceleration; it is "
                                 "not supported for domain type 'qemu'");
     bool as_host = cpu->mode == VZ_CPU_MODE_HOST_PASSTHROUGH || cpu->mode == VZ_CPU_MODE_MAXIMUM;
-    if (as_host && (cpu->model || cpu->vendor))
-        return unsupported(err, "/domain/cpu: a model or vendor needs mode 'custom'");
+    if (as_host && cpu->model)
+        return unsupported(err, "/domain/cpu/model: a model needs mode 'custom'");
     if (cpu->mode == VZ_CPU_MODE_HOST_MODEL && cpu->model)
         return unsupported(err, "/domain/cpu/model: mode 'host-model' picks its own model");
     if (!as_host && cpu->migratable != VZ_ONOFF_NONE)
