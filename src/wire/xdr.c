@@ -145,7 +145,8 @@ static bool decode_char(reader *r, const vz_field *field, void *out)
     uint32_t value;
     if (!get_u32(r, &value))
         return false;
-    if (value > UINT8_MAX && value < UINT32_MAX - INT8_MAX)
+    int32_t number = (int32_t)value;
+    if (number < INT8_MIN || number > INT8_MAX)
         return bad(r->err, "not a character");
     *(uint8_t *)out = (uint8_t)value;
     return true;
