@@ -145,33 +145,38 @@ static lookup *lookup_run(const vz_uri *uri, vz_inbox *inbox, int64_t deadline_u
 
 /* ---- TCP ---- */
 
-/* Waits for a connect that has begun. *ret_errnum is its outcome. */
-static bool finish_connect(int fd, vz_inbox *inbox, int64_t deadline_us, const char *what,
-                           int *ret_errnum, GError **err)
+typedef struct {
+    vz_inbox *inbox;
+    int64_t deadline_us;
+    const char *what; /* for messages */
+    int errnum;       /* why the last address failed */
+} attempt;
+
+/* Waits for a connect that has begun; try->errnum is its outcome. */
+static bool finish_connect(attempt *try, int fd, GError **err)
 {
-    socklen_t bytes = sizeof(*ret_errnum);
-    if (!waited(wait_fd(inbox, fd, POLLOUT, deadline_us), what, err))
+    socklen_t bytes = sizeof(try->errnum);
+    if (!waited(wait_fd(try->inbox, fd, POLLOUT, try->deadline_us), try->what, err))
         return false;
-    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, ret_errnum, &bytes))
-        *ret_errnum = errno;
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &try->errnum, &bytes))
+        try->errnum = errno;
     return true;
 }
 
-/* One address. true with *ret_fd < 0: try the next one, *ret_errnum says why. */
-static bool try_address(const struct addrinfo *address, vz_inbox *inbox, int64_t deadline_us,
-                        const char *what, int *ret_errnum, int *ret_fd, GError **err)
+/* One address. true with *ret_fd < 0: try the next one, try->errnum says why. */
+static bool try_address(attempt *try, const struct addrinfo *address, int *ret_fd, GError **err)
 {
     int yes = 1;
     vz_autofd fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     *ret_fd = -1;
-    *ret_errnum = 0;
+    try->errnum = 0;
     if (fd < 0 || (connect(fd, address->ai_addr, address->ai_addrlen) && errno != EINPROGRESS)) {
-        *ret_errnum = errno;
+        try->errnum = errno;
         return true;
     }
-    if (!finish_connect(fd, inbox, deadline_us, what, ret_errnum, err))
+    if (!finish_connect(try, fd, err))
         return false;
-    if (*ret_errnum)
+    if (try->errnum)
         return true;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
     *ret_fd = vz_steal_fd(&fd);
@@ -185,12 +190,13 @@ static int connect_tcp(const vz_uri *uri, vz_inbox *inbox, int64_t deadline_us, 
         return -1;
     g_autofree char *authority = vz_uri_authority(uri);
     g_autofree char *what = g_strdup_printf("unable to connect to server at '%s'", authority);
-    int errnum = 0, fd = -1;
+    attempt try = {inbox, deadline_us, what, 0};
+    int fd = -1;
     for (const struct addrinfo *a = l->found; a && fd < 0; a = a->ai_next)
-        if (!try_address(a, inbox, deadline_us, what, &errnum, &fd, err))
+        if (!try_address(&try, a, &fd, err))
             return -1;
     if (fd < 0)
-        vz_fail_errno(err, errnum, "%s", what);
+        vz_fail_errno(err, try.errnum, "%s", what);
     return fd;
 }
 

@@ -52,13 +52,15 @@ static guint count_of(vz_events *events, const vz_conn *conn)
     return n;
 }
 
-bool vz_events_register(vz_events *events, vz_conn *conn, int32_t event_id, const uint8_t *uuid,
-                        bool legacy, int32_t *ret_id, GError **err)
+bool vz_events_register(vz_events *events, vz_conn *conn, const vz_event_request *request,
+                        int32_t *ret_id, GError **err)
 {
-    registration r = {
-        .conn = conn, .event_id = event_id, .legacy = legacy, .filtered = uuid != NULL};
-    if (uuid)
-        memcpy(r.uuid, uuid, sizeof(r.uuid));
+    registration r = {.conn = conn,
+                      .event_id = request->event_id,
+                      .legacy = request->legacy,
+                      .filtered = request->uuid != NULL};
+    if (request->uuid)
+        memcpy(r.uuid, request->uuid, sizeof(r.uuid));
     g_mutex_lock(&events->lock);
     bool room = count_of(events, conn) < VZ_EVENTS_PER_CONN;
     if (room) {

@@ -166,10 +166,15 @@ void vz_server_forget(vz_server *server, vz_conn *conn);
 
 vz_events *vz_events_new(void);
 void vz_events_free(vz_events *events);
-/* `uuid` NULL: of every domain. legacy: messages without callback ids. *ret_id where it is not
- * NULL. */
-bool vz_events_register(vz_events *events, vz_conn *conn, int32_t event_id, const uint8_t *uuid,
-                        bool legacy, int32_t *ret_id, GError **err);
+typedef struct {
+    int32_t event_id;
+    const uint8_t *uuid; /* NULL: of every domain */
+    bool legacy;         /* messages without callback ids */
+} vz_event_request;
+
+/* *ret_id (may be NULL) is the callback's id. */
+bool vz_events_register(vz_events *events, vz_conn *conn, const vz_event_request *request,
+                        int32_t *ret_id, GError **err);
 bool vz_events_deregister(vz_events *events, vz_conn *conn, int32_t callback_id, GError **err);
 bool vz_events_deregister_legacy(vz_events *events, vz_conn *conn, int32_t event_id, GError **err);
 void vz_events_forget(vz_events *events, vz_conn *conn);

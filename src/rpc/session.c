@@ -131,11 +131,15 @@ static vz_events *events_of(vz_call *call)
     return vz_server_events(vz_call_conn(call)->server);
 }
 
+static bool register_event(vz_call *call, vz_event_request request, int32_t *ret_id, GError **err)
+{
+    return vz_events_register(events_of(call), vz_call_conn(call), &request, ret_id, err);
+}
+
 bool vz_api_connect_domain_event_register(vz_call *call, vz_wire_int_ret *ret, GError **err)
 {
     (void)ret; /* clients do not look at it */
-    return vz_events_register(events_of(call), vz_call_conn(call), VZ_EVENT_lifecycle, NULL, true,
-                              NULL, err);
+    return register_event(call, (vz_event_request){VZ_EVENT_lifecycle, NULL, true}, NULL, err);
 }
 
 bool vz_api_connect_domain_event_deregister(vz_call *call, vz_wire_int_ret *ret, GError **err)
@@ -157,8 +161,7 @@ bool vz_api_connect_domain_event_register_any(vz_call *call,
                                               GError **err)
 {
     return check_event_id(args->event_id, LEGACY_EVENT_IDS, err) &&
-           vz_events_register(events_of(call), vz_call_conn(call), args->event_id, NULL, true, NULL,
-                              err);
+           register_event(call, (vz_event_request){args->event_id, NULL, true}, NULL, err);
 }
 
 bool vz_api_connect_domain_event_deregister_any(vz_call *call,
@@ -173,9 +176,9 @@ bool vz_api_connect_domain_event_callback_register_any(
     vz_call *call, const vz_wire_event_callback_register_any_args *args, vz_wire_int_ret *ret,
     GError **err)
 {
+    const uint8_t *uuid = args->dom ? args->dom->uuid : NULL;
     return check_event_id(args->event_id, VZ_EVENT_IDS, err) &&
-           vz_events_register(events_of(call), vz_call_conn(call), args->event_id,
-                              args->dom ? args->dom->uuid : NULL, false, &ret->value, err);
+           register_event(call, (vz_event_request){args->event_id, uuid, false}, &ret->value, err);
 }
 
 bool vz_api_connect_domain_event_callback_deregister_any(

@@ -23,7 +23,7 @@ REMOTE, KEEPALIVE = 0x20008086, 0x6B656570
 CALL, REPLY, MESSAGE, STREAM = range(4)
 OK, ERROR, CONTINUE = range(3)
 AUTH_LIST, FEATURE, OPEN, CLOSE = 66, 60, 1, 2
-HOSTNAME, CAPABILITIES, HOOKS = 59, 7, 5
+HOSTNAME, CAPABILITIES, HOOKS, VERSION = 59, 7, 5, 4
 SUSPEND, RESUME, STATE, CONSOLE = 34, 28, 212, 201
 PATIENCE = 30  # seconds; nothing here takes one, but on a loaded machine under sanitizers
 
@@ -328,6 +328,16 @@ class Session(Case):
             second = client.send(RESUME, domain("slow"))
             self.assertEqual({client.receive().serial, client.receive().serial}, {first, second})
 
+    def test_calls_in_flight(self):
+        """More than 16 are not read; so a quick call behind 40 slow ones waits for 24 of them."""
+        with Client(self.path) as client:
+            slow = [client.send(VERSION) for _ in range(40)]
+            quick = client.send(HOSTNAME)
+            order = [client.receive().serial for _ in range(41)]
+            self.assertEqual([serial for serial in order if serial != quick], slow)
+            self.assertGreaterEqual(order.index(quick), 24)
+            self.assertLess(order.index(quick), 40)
+
     def test_client_keepalive(self):
         with Client(self.path) as client:
             client.send(1, program=KEEPALIVE, kind=MESSAGE, serial=0)
@@ -452,8 +462,8 @@ class Abuse(Case):
 
 
 class Stream(Case):
-    def open(self, client):
-        serial = client.send(CONSOLE, domain("g1") + struct.pack(">II", 0, 0))
+    def open(self, client, flags=0):
+        serial = client.send(CONSOLE, domain("g1") + struct.pack(">II", 0, flags))
         reply = client.receive()
         self.assertEqual((reply.type, reply.status, reply.serial), (REPLY, OK, serial))
         return serial
@@ -511,6 +521,19 @@ class Stream(Case):
             self.say(client, serial, status=ERROR)
             self.expect(client, serial, OK)
             self.assertEqual(client.hooks(), 1)
+
+    def test_taken_over(self):
+        """The server's abort: an error, after which the stream is dead and the connection lives."""
+        with Client(self.path) as client, Client(self.path) as other:
+            serial = self.open(client)
+            second = self.open(other, flags=1)
+            packet = client.receive()
+            self.assertEqual((packet.type, packet.serial, packet.status), (STREAM, serial, ERROR))
+            self.assertEqual(packet.error(), (9, "operation failed: taken over"))
+            self.say(client, serial, b"late\n")
+            self.say(other, second, b"hello\n")
+            self.assertEqual(self.hear(other, second, 6), b"HELLO\n")
+            self.assertEqual(client.call(HOSTNAME).status, OK)
 
     def test_hole(self):
         with Client(self.path) as client:

@@ -2,6 +2,7 @@
 #include "fake_host.h"
 
 #include "base/text.h"
+#include "base/units.h"
 #include "base/wait.h"
 #include "rpc/events.h"
 #include "rpc/stream.h"
@@ -26,7 +27,8 @@ static const char *const names[] = {"g1", "g2", "slow"};
 static vz_events *events;
 static vz_inbox *inbox;
 static GThread *actor;
-static vz_call *suspended; /* the inbox's thread only */
+static vz_call *suspended;     /* the inbox's thread only */
+static vz_stream *last_stream; /* the inbox's thread only */
 static gint is_suspended;
 static gint closed_hooks;
 
@@ -69,6 +71,16 @@ bool vz_api_connect_get_lib_version(vz_call *call, vz_wire_uhyper_ret *ret, GErr
     (void)call;
     (void)err;
     ret->value = 1002003;
+    return true;
+}
+
+/* Takes a while, on the host's thread. */
+bool vz_api_connect_get_version(vz_call *call, vz_wire_uhyper_ret *ret, GError **err)
+{
+    (void)call;
+    (void)err;
+    vz_wait(inbox, NULL, NULL, vz_now_us() + 10 * VZ_USEC_PER_MSEC);
+    ret->value = 1;
     return true;
 }
 
@@ -195,13 +207,22 @@ static void *console(void *data)
 bool vz_api_domain_open_console(vz_call *call, const vz_wire_domain_open_console_args *args,
                                 GError **err)
 {
-    (void)args;
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
         return vz_fail_errno(err, errno, "socketpair");
     g_thread_unref(g_thread_new("console", console, GINT_TO_POINTER(ends[1])));
     const vz_stream_request request = {.take_fd = ends[0], .on_end = note_closed};
-    return vz_stream_open(call, &request, NULL, err);
+    vz_stream *stream;
+    if (!vz_stream_open(call, &request, &stream, err))
+        return false;
+    if (last_stream && args->flags) {
+        GError *taken = NULL;
+        vz_fail(&taken, VZ_ERR_OPERATION_FAILED, "taken over");
+        vz_stream_abort(last_stream, taken);
+    }
+    g_clear_pointer(&last_stream, vz_stream_unref);
+    last_stream = stream;
+    return true;
 }
 
 /* ---- the rest ---- */
@@ -228,6 +249,7 @@ static void *run_inbox(void *data)
     (void)data;
     vz_inbox_run(inbox);
     g_clear_pointer(&suspended, vz_call_unref);
+    g_clear_pointer(&last_stream, vz_stream_unref);
     return NULL;
 }
 

@@ -3,6 +3,8 @@
  *   g1, g2, slow   listed, running; suspend and resume emit the lifecycle event
  *   slow           suspend is answered only when resume comes; paused meanwhile
  *   console        echoes in upper case; "quit" ends it, "flood" makes it say 16 MiB
+ *                  with flags the one before is taken over
+ *   version        takes 10 ms on the host's thread
  *   capabilities   4 MiB of text
  *   max vcpus      how many close hooks and ends of streams have run
  *
