@@ -148,8 +148,10 @@ bool vz_life_start(vz_domain *domain, const vz_life_start_request *request, GErr
         vz_life_end(domain, VZ_SHUTOFF_FAILED, VZ_STOPPED_FAILED, &ignored);
         return false;
     }
-    vz_life_changed(domain, VZ_STATE_RUNNING, VZ_RUNNING_BOOTED, VZ_EVENT_STARTED,
-                    VZ_STARTED_BOOTED);
+    /* Measured with libvirt 11.3: its first event of a start is that the CPUs run. */
+    vz_life_changed(domain, VZ_STATE_RUNNING, VZ_RUNNING_BOOTED, VZ_EVENT_RESUMED,
+                    VZ_RESUMED_UNPAUSED);
+    vz_table_emit(domain, VZ_EVENT_STARTED, VZ_STARTED_BOOTED);
     return true;
 }
 

@@ -14,9 +14,9 @@ typedef struct {
     bool autodestroy;
 } vz_life_start_request;
 
-/* Makes an inactive domain run: id, live definition, status file, events STARTED (and SUSPENDED
- * when paused). "domain is already running" (55). Marks are obeyed (55, saying where the guest
- * went), except by an incoming start. */
+/* Makes an inactive domain run: id, live definition, status file, events RESUMED and STARTED (or
+ * STARTED and SUSPENDED when paused). "domain is already running" (55). Marks are obeyed (55,
+ * saying where the guest went), except by an incoming start. */
 bool vz_life_start(vz_domain *domain, const vz_life_start_request *request, GError **err);
 
 /* Ends the guest (kills it if it lives, and proves it dead), makes the domain inactive (state

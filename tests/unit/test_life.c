@@ -337,7 +337,7 @@ static void test_whole_life(fixture *f, const void *data)
     must_fail(d, do_suspend, NULL, "Requested operation is not valid: domain is not running");
     must_fail(d, do_shutdown, NULL, "Requested operation is not valid: domain is not running");
     must(d, do_start, NULL);
-    expect_events(f, "started:0:1 ");
+    expect_events(f, "resumed:0:1 started:0:1 ");
     expect_state(d, VZ_STATE_RUNNING, VZ_RUNNING_BOOTED, 1);
     must_fail(d, do_start, NULL, "Requested operation is not valid: domain is already running");
     must_fail(d, do_resume, NULL, "Requested operation is not valid: domain is already running");
@@ -357,7 +357,7 @@ static void test_whole_life(fixture *f, const void *data)
     expect_state(d, VZ_STATE_RUNNING, VZ_RUNNING_BOOTED, 2); /* ids are never reused */
     must(d, do_guest_shutdown, NULL);
     must(d, do_guest_ended, NULL);
-    expect_events(f, "started:0:2 shutdown:1:2 stopped:0:-1 ");
+    expect_events(f, "resumed:0:2 started:0:2 shutdown:1:2 stopped:0:-1 ");
     expect_state(d, VZ_STATE_SHUTOFF, VZ_SHUTOFF_SHUTDOWN, -1);
     must(d, do_undefine, NULL);
     expect_events(f, "undefined:0:-1 ");
@@ -410,7 +410,7 @@ static void test_crash(fixture *f, const void *data)
     g_autoptr(vz_domain) d = defined(f, "g1", UUID_1);
     must(d, do_start, NULL);
     must(d, do_guest_ended, NULL);
-    expect_events(f, "defined:0:-1 started:0:1 stopped:5:-1 ");
+    expect_events(f, "defined:0:-1 resumed:0:1 started:0:1 stopped:5:-1 ");
     expect_state(d, VZ_STATE_SHUTOFF, VZ_SHUTOFF_CRASHED, -1);
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(d);
     g_assert_cmpstr(s->messages[0], ==, "its process died: assertion failed");
@@ -444,7 +444,7 @@ static void test_transient(fixture *f, const void *data)
     g_assert_true(in_table(f, "t1"));
     must(d, do_destroy, NULL);
     g_assert_false(in_table(f, "t1"));
-    expect_events(f, "started:0:1 defined:0:1 undefined:0:1 stopped:1:-1 ");
+    expect_events(f, "resumed:0:1 started:0:1 defined:0:1 undefined:0:1 stopped:1:-1 ");
 }
 
 static void test_clashes(fixture *f, const void *data)
