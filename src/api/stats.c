@@ -116,7 +116,7 @@ typedef struct {
     GArray *params;
 } collector;
 
-static void add(collector *c, vz_tparam param, const char *format, ...) G_GNUC_PRINTF(3, 4);
+G_GNUC_PRINTF(3, 4)
 static void add(collector *c, vz_tparam param, const char *format, ...)
 {
     va_list args;

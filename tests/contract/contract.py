@@ -16,9 +16,11 @@ import time
 import unittest
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(SOURCE / "tests" / "lab"), str(SOURCE / "lab" / "guest")]
+sys.path[:0] = [str(SOURCE / "tests" / "lab"), str(SOURCE / "tests" / "support"),
+                str(SOURCE / "lab" / "guest")]
 import domain as guest_domain  # noqa: E402  pylint: disable=wrong-import-position
 import guest  # noqa: E402  pylint: disable=wrong-import-position
+import tap  # noqa: E402,F401  pylint: disable=wrong-import-position,unused-import
 from hosts import Host, Lab  # noqa: E402  pylint: disable=wrong-import-position
 
 VIRSH_TIMEOUT_S = 90

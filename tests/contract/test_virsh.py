@@ -4,10 +4,10 @@ exit code, its error in libvirt's words, and its effect."""
 
 import re
 import time
-import unittest
+from xml.etree import ElementTree
 
 import contract
-from contract import Case, for_both
+from contract import Case, for_both, tap
 
 NOT_RUNNING = "Requested operation is not valid: domain is not running"
 
@@ -32,6 +32,26 @@ class Host(Case):
         qemu = self.host.out("sh", "-c", "qemu-system-x86_64 --version | grep -o 'version [0-9.]*'")
         self.assertIn("Running hypervisor: vz " + qemu.split()[1], out)
         self.assertIn("Running against daemon: 11.3.0", out)
+
+    def test_capabilities(self):
+        out = self.ok("capabilities")
+        uuid = self.host.out("cat", "/etc/virtvz/host-uuid")
+        self.assertIn("<uuid>%s</uuid>" % uuid, out)
+        tree = ElementTree.fromstring(out)
+        types = {one.get("type") for one in tree.findall("guest/arch/domain")}
+        self.assertLessEqual({"vz", "qemu"}, types)
+        machines = {one.get("canonical") for one in tree.findall("guest/arch/machine")}
+        self.assertTrue(any(name and name.startswith("pc-i440fx-") for name in machines), machines)
+
+    def test_domcapabilities(self):
+        tree = ElementTree.fromstring(self.ok("domcapabilities"))
+        self.assertEqual(tree.findtext("path"), "/usr/bin/qemu-system-x86_64")
+        self.assertGreaterEqual(int(tree.find("vcpu").get("max")), 1)
+        tree = ElementTree.fromstring(self.ok("domcapabilities", "--machine", "q35", "--virttype",
+                                              "qemu"))
+        self.assertRegex(tree.findtext("machine"), "^pc-q35-")
+        self.assertEqual(self.virsh.run("domcapabilities", "--arch", "s390x").code, 1)
+        self.assertEqual(self.virsh.run("domcapabilities", "--emulatorbin", "/bin/true").code, 1)
 
     def test_nodeinfo(self):
         out = dict(re.findall(r"(.+?): +(.+)", self.ok("nodeinfo")))
@@ -564,4 +584,4 @@ for case in (Host, Definition, Lifecycle, Console, Statistics, Daemon):
 del case
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    tap.main()
