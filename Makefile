@@ -11,12 +11,19 @@ export VZ_BUILD := $(abspath $(BUILD))
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
 
-$(BUILD)/build.ninja:
+# Again when packages have changed: what meson did not find then may be there now.
+$(BUILD)/build.ninja: $(wildcard /var/lib/dpkg/status)
 	tools/install-packages --check build
-	$(SETUP) $(BUILD)
+	$(SETUP) $(if $(wildcard $(BUILD)/build.ninja),--reconfigure) $(BUILD)
 
 packages:
-	tools/install-packages build test
+	tools/install-packages build lab test
+
+demo: packages-demo all
+	lab/demo
+
+packages-demo:
+	tools/install-packages build lab
 
 check: packages all
 	tests/run $(BUILD)
@@ -47,6 +54,7 @@ clean:
 
 help:
 	@echo "make               build into BUILD=$(BUILD)"
+	@echo "make demo          a guest moves between two hosts on this machine; as root"
 	@echo "make check         all tests; as root. Installs what they need from this release"
 	@echo "make check-long    the same and what takes long"
 	@echo "make asan, tsan    build with sanitizers, into build-asan, build-tsan; unit tests"
@@ -55,4 +63,5 @@ help:
 	@echo "make packages      install what building and testing need"
 	@echo "make clean         remove the build directories"
 
-.PHONY: all packages check check-long asan tsan clang install clean help
+.NOTPARALLEL: # ninja is
+.PHONY: all packages packages-demo demo check check-long asan tsan clang install clean help

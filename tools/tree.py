@@ -59,7 +59,8 @@ def functions(path):
 def signature(lines, brace):
     """(name, number of parameters) of the function whose body begins at line `brace`."""
     first = brace
-    while first > 0 and lines[first - 1] and lines[first - 1][0] not in "}#/*":
+    while first > 0 and lines[first - 1] and lines[first - 1][0] not in "}#/*" \
+            and not lines[first - 1].endswith(";"):
         first -= 1
     text = " ".join(lines[first:brace])
     match = re.search(r"(\w+)\s*\((.*)\)", text)

@@ -350,7 +350,8 @@ static void finish_on_actor(vz_domain *domain, void *data)
 }
 
 /* By the cookie, which names the job; a cancelled Finish has none, and is found by the name. On the
- * loop, so the job may end meanwhile: it is looked up by its token, never by the guard's pointer. */
+ * loop, so the job may end meanwhile: it is looked up by its token, never by the guard's pointer.
+ */
 static vz_migration *find_arrival(vz_domain *domain, const finishing *f, GError **err)
 {
     uint8_t job[VZ_UUID_BYTES];

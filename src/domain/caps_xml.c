@@ -92,6 +92,8 @@ static void format_cell(vz_writer *writer, const vz_caps_cell *cell)
         attribute(writer, "id", "%u", cpu->id);
         attribute(writer, "socket_id", "%u", cpu->socket);
         attribute(writer, "die_id", "%u", cpu->die);
+        /* libvirt writes it since 10.1, always 0 on x86. */
+        vz_writer_attribute(writer, "cluster_id", "0");
         attribute(writer, "core_id", "%u", cpu->core);
         vz_writer_attribute(writer, "siblings", cpu->siblings);
         vz_writer_leave(writer);

@@ -112,7 +112,8 @@ bool vz_migration_fail_aborted(vz_migration *migration, GError **err);
 /* Before undoing or asking: waits are no longer cancelled. */
 void vz_migration_uncancel(vz_migration *migration);
 
-/* The QEMU of the job's domain; NULL with OPERATION_FAILED when it has ended or cannot be reached. */
+/* The QEMU of the job's domain; NULL with OPERATION_FAILED when it has ended or cannot be reached.
+ */
 struct vz_qemu *vz_migration_qemu(vz_migration *migration, GError **err);
 
 /* Publishes `stats` as the running job's. */

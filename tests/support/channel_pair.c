@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <glib/gstdio.h>
 #include <netinet/in.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -83,6 +84,35 @@ static void note_exit(G_GNUC_UNUSED vz_carrier *carrier, const char *reason, voi
     pair->exit_reason = g_strdup(reason);
 }
 
+static char *program_dir;
+
+static void remove_program(void)
+{
+    channel_remove_dir(program_dir);
+}
+
+/* The carrier that was built; as root a copy that an unprivileged user can reach, too: a checkout
+ * may well be in /root. */
+static const char *carrier_program(void)
+{
+    static char *program;
+    const char *built = g_getenv("VZ_TEST_CARRIER");
+    if (geteuid() != 0)
+        return built;
+    if (program)
+        return program;
+    g_autofree char *data = NULL;
+    gsize bytes;
+    g_assert_true(g_file_get_contents(built, &data, &bytes, NULL));
+    program_dir = channel_temp_dir();
+    atexit(remove_program);
+    program = g_build_filename(program_dir, "virtvz-carrier", NULL);
+    g_assert_true(g_file_set_contents(program, data, (gssize)bytes, NULL));
+    g_assert_cmpint(g_chmod(program, 0755), ==, 0);
+    g_assert_cmpint(g_chmod(program_dir, 0711), ==, 0);
+    return program;
+}
+
 vz_carrier *channel_carrier_new(channel_pair *pair, const uint8_t job[VZ_UUID_BYTES],
                                 const vz_channel_keys *keys, const char *peer, const char *dir)
 {
@@ -90,7 +120,7 @@ vz_carrier *channel_carrier_new(channel_pair *pair, const uint8_t job[VZ_UUID_BY
         .keys = keys,
         .peer_fingerprint = peer,
         .rundir = dir,
-        .program = g_getenv("VZ_TEST_CARRIER"),
+        .program = carrier_program(),
         .change_identity = geteuid() == 0,
         .uid = 65534,
         .gid = 65534,

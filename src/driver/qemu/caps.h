@@ -1,7 +1,7 @@
 /* caps.h - what a QEMU binary on this host can do, asked of itself by QMP, never by its version.
  *
  * The first question about a binary starts it twice for some 100 ms: once as `-machine none` for
- * the lists, once to see whether KVM really runs a guest (docs/decisions/0010-kvm-probe.md). The
+ * the lists, once to see whether KVM really runs a guest (docs/decisions/0011-kvm-probe.md). The
  * answers are kept in memory, and in a JSON file keyed by path, size, mtime and ctime of the
  * binary; the KVM part is good for one boot of the host. Any thread; concurrent questions about
  * the same binary are asked once. Blocks: not for the loop thread, which uses _peek. */
