@@ -335,6 +335,12 @@ static bool flush(vz_conn *conn)
     return ok;
 }
 
+void vz_conn_flush(vz_conn *conn)
+{
+    take_ready(conn);
+    flush(conn);
+}
+
 static bool may_read(vz_conn *conn)
 {
     g_mutex_lock(&conn->lock);

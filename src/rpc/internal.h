@@ -98,6 +98,8 @@ struct vz_conn {
 
 /* Loop thread. The server keeps the reference that is returned. */
 vz_conn *vz_conn_new(vz_server *server, vz_listen_kind kind, int take_fd, uint64_t id);
+/* Loop thread: writes what is ready and what the socket takes. */
+void vz_conn_flush(vz_conn *conn);
 /* Loop thread: the connection dies now; its hooks run. `why` is logged (NULL: the client left). */
 void vz_conn_close(vz_conn *conn, const char *why);
 /* Loop thread, about every second. */

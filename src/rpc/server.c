@@ -150,8 +150,10 @@ void vz_server_free(vz_server *server)
     g_ptr_array_unref(server->listeners);
     vz_loop_unwatch(&server->tick);
     GList *conns = g_hash_table_get_keys(server->conns);
-    for (GList *c = conns; c; c = c->next)
+    for (GList *c = conns; c; c = c->next) {
+        vz_conn_flush(c->data); /* calls that the stopped actors gave up have been answered */
         vz_conn_close(c->data, NULL);
+    }
     g_list_free(conns);
     g_hash_table_unref(server->conns);
     vz_loop_close(server->loop);

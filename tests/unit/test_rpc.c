@@ -400,7 +400,9 @@ static void test_server_goes(fixture *f, const void *data)
     domain_named(f, client, "g1");
     stop_server(f);
     g_assert_false(vz_client_finish(client, pending, NULL, &wait, &err));
-    g_assert_nonnull(err);
+    g_assert_error(err, VZ_ERROR, VZ_ERR_OPERATION_FAILED);
+    g_assert_cmpstr(err->message, ==,
+                    "domain_suspend was given up unanswered: virtvzd is stopping");
     g_clear_error(&err);
     g_assert_false(vz_remote_domain_resume(client, &slow, &wait, &err));
     g_assert_error(err, VZ_ERROR, VZ_ERR_SYSTEM_ERROR);
