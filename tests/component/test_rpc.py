@@ -18,6 +18,9 @@ import threading
 import time
 import unittest
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import tap  # noqa: E402  pylint: disable=wrong-import-position
+
 SERVER = None
 REMOTE, KEEPALIVE = 0x20008086, 0x6B656570
 CALL, REPLY, MESSAGE, STREAM = range(4)
@@ -590,4 +593,4 @@ class Stream(Case):
 
 if __name__ == "__main__":
     SERVER = sys.argv.pop(1)
-    unittest.main(verbosity=2)
+    tap.main()
