@@ -19,7 +19,7 @@ static void give_place_back(vz_migration *m, vz_domain *domain)
     m->reserved = false;
 }
 
-/* Nothing of the guest is left here; the record stays, to answer. */
+/* Nothing of the guest is left here; the record stays, to answer, if there can be a question. */
 static void close_aborted(vz_migration *m, const char *reason)
 {
     g_autoptr(vz_domain) domain = m->domain ? vz_domain_ref(m->domain) : NULL;
@@ -27,6 +27,9 @@ static void close_aborted(vz_migration *m, const char *reason)
     vz_migration_detach(m, VZ_JOB_FAILED, reason);
     give_place_back(m, domain);
     g_atomic_int_set(&m->dissolved, 1);
+    g_autofree char *probed = vz_journal_get(m->journal, VZ_NOTE_PROBED);
+    if (!probed)
+        vz_migration_forget(m); /* the source cannot have released, so it will never ask */
 }
 
 static void close_started(vz_migration *m)

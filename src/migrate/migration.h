@@ -27,6 +27,9 @@ enum {
     VZ_FACT_DISKS = 1u << 3, /* there are images whose sharing is to be proved */
 };
 
+/* Key of a record: the source has seen that its questions are answered, so it may have released. */
+#define VZ_NOTE_PROBED "probed"
+
 struct vz_migration {
     gint refs;
     vz_migrate *service;

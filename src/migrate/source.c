@@ -264,6 +264,11 @@ bool vz_source_perform(vz_migration *m, const vz_source_destination *destination
         vz_source_give_up(m, (*err)->message);
         return false;
     }
+    if (m->abort_reason) {
+        vz_migration_fail_aborted(m, err);
+        settle(m);
+        return false;
+    }
     if (!run_phase(m, VZ_PHASE_PERFORM, err))
         return false;
     *ret_cookie = perform_cookie(m);
@@ -329,11 +334,9 @@ static bool op_abort(vz_domain *domain, void *job, GError **err)
                        "the guest has been let go and may be starting on %s; the migration cannot "
                        "be aborted any more",
                        m->peer_name);
-    if (m->busy) {
-        vz_migration_abort(m, "job 'migration out' canceled by client");
-        return true;
-    }
-    vz_source_give_up(m, "job 'migration out' canceled by client");
+    /* Between the phases of a managed migration the next one finds the wish and ends the job, so
+     * that its caller learns why; a caller that has gone is noticed by its connection. */
+    vz_migration_abort(m, "job 'migration out' canceled by client");
     return true;
 }
 

@@ -192,7 +192,7 @@ static bool copy_memory(vz_migration *m, GError **err)
             VZ_WAIT_CANCELLED)
             return vz_migration_fail_aborted(m, err);
     }
-    if (m->was_running && m->paused_at_us == 0)
+    if (m->was_running && !(m->saga.facts & VZ_FACT_COMA))
         set_paused(m, vz_now_us());
     return true;
 }

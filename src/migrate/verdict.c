@@ -185,8 +185,12 @@ static bool forget(vz_migration *migration, GError **err)
 
 static json_t *reply_to(vz_migration *migration, const char *op, GError **err)
 {
-    if (strcmp(op, "probe") == 0)
+    if (strcmp(op, "probe") == 0) {
+        /* Durable before the answer: a source that was never answered cannot have released. */
+        if (!vz_migration_note(migration, VZ_NOTE_PROBED, "yes", err))
+            return NULL;
         return json_pack("{ss}", "record", vz_record_name(vz_journal_state(migration->journal)));
+    }
     if (strcmp(op, "verdict") == 0) {
         const char *verdict = judge(migration);
         return json_pack("{ss ss}", "verdict", verdict, "record",

@@ -146,6 +146,8 @@ class Scene:
             self.a, self.b = self.lab.hosts[:2]
             self.network = self.a.address.rsplit(".", 1)[0]
             self.control = "/run/virtvz-observer-%s.sock" % self.lab.name
+            with contextlib.suppress(OSError):
+                os.unlink(self.control)  # of a run that was killed
             self.watcher = self.lab.observer.popen(
                 sys.executable, "lab/guest/observer.py", "run", "--control", self.control,
                 "--udp", "0.0.0.0:%d" % OBSERVER_PORT)

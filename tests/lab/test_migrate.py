@@ -48,9 +48,8 @@ def own_virsh_version():
 
 def virsh_of_the_machine(host, *words, **more):
     """This machine's virsh, on a host's network and with that host's sockets at their usual place."""
-    script = ("mount -t tmpfs none /run && mkdir /run/libvirt && "
-              "mount --bind /proc/%d/root/run/libvirt /run/libvirt && exec virsh -c %s \"$@\""
-              % (host.init_pid, VZ))
+    script = ("mount -t tmpfs none /run && ln -s /proc/%d/root/run/libvirt /run/libvirt && "
+              "exec virsh -c %s \"$@\"" % (host.init_pid, VZ))
     return subprocess.run(
         ["nsenter", "-t", str(host.init_pid), "-n", "unshare", "-m", "sh", "-c", script, "virsh",
          *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
