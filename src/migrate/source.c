@@ -22,6 +22,7 @@ static void close_job(vz_migration *m, vz_job_type outcome, const char *error_te
 {
     g_autoptr(vz_domain) domain = m->domain ? vz_domain_ref(m->domain) : NULL;
     bool left = m->guest_left || m->guest_died;
+    vz_migration_uncancel(m);
     /* The destination may forget only what is durable here, and only what it knows of. */
     if (m->peer_fingerprint && m->incarnation)
         vz_verdict_forget(m);

@@ -29,7 +29,7 @@ import domain  # noqa: E402
 
 VZ = "vz:///system"
 OBSERVER_PORT = 7700
-BOOT_TIMEOUT_S = 90
+BOOT_TIMEOUT_S = 60
 SETTLE_TIMEOUT_S = 40
 VIRSH_TIMEOUT_S = 120
 # What a migration that is over must have taken away.
@@ -218,6 +218,14 @@ class Scene:
                 found.append("%s: taps %s for %d guests" % (host.name, taps, len(active)))
         shared = [one for one in os.listdir(self.lab.shared) if one.startswith(".virtvz-")]
         return found + ["/shared/" + one for one in shared]
+
+    def show_logs(self, lines=60):
+        """The last lines of every daemon, for a test that failed; clients' comings are left out."""
+        for host in self.lab.hosts:
+            path = host.path("/var/log/virtvzd.log")
+            text = path.read_text() if path.exists() else ""
+            kept = [line for line in text.splitlines() if "debug client" not in line]
+            print("--- %s" % host.name, *kept[-lines:], sep="\n", file=sys.stderr)
 
     def expect_nothing_left(self, timeout_s=SETTLE_TIMEOUT_S):
         deadline = time.monotonic() + timeout_s
