@@ -251,7 +251,17 @@ def set_up_module():
 
 
 def tear_down_module():
-    the_lab().down()
+    """Ends virtvzd, which must have nothing to complain about: no sanitizer's report, no crash."""
+    host = the_lab().hosts[0]
+    try:
+        host.daemon("stop")
+        log = host.out("cat", "/var/log/virtvzd.log")
+    finally:
+        the_lab().down()
+    bad = re.search(r"(?s)(ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:|GLib-CRITICAL|"
+                    r"\*\*\nERROR).*", log)
+    if bad:
+        raise AssertionError(bad.group(0)[:4000])
 
 
 def for_both(base, namespace):
