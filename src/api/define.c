@@ -4,6 +4,7 @@
  * domain's own actor, which answers the call. */
 #include "api/api.h"
 
+#include "base/log.h"
 #include "domain/def.h"
 #include "driver/life.h"
 
@@ -104,23 +105,39 @@ bool vz_api_domain_define_xml_flags(vz_call *call, const vz_wire_xml_flags_args 
 
 /* ---- create and start ---- */
 
+/* A guest that dies with its connection. Its id tells it from a later run of the same domain. */
+typedef struct {
+    vz_domain *domain;
+    int id;
+} bond;
+
+static bond *bond_new(vz_domain *domain)
+{
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    bond *b = g_new0(bond, 1);
+    *b = (bond){vz_domain_ref(domain), s->id};
+    return b;
+}
+
+static void bond_free(void *data)
+{
+    bond *b = data;
+    vz_domain_unref(b->domain);
+    g_free(b);
+}
+
 static void destroy_on_actor(vz_domain *domain, void *data)
 {
-    (void)data;
     g_autoptr(GError) err = NULL;
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
-    if (s->autodestroy)
-        vz_life_destroy(domain, false, &err);
+    if (s->autodestroy && s->id == GPOINTER_TO_INT(data) && !vz_life_destroy(domain, false, &err))
+        vz_warn(vz_domain_name(domain), "should die with its connection: %s", err->message);
 }
 
 static void on_conn_closed(void *data)
 {
-    vz_domain_post(data, VZ_TASK_NORMAL, destroy_on_actor, NULL, NULL);
-}
-
-static void unref_domain(void *data)
-{
-    vz_domain_unref(data);
+    bond *b = data;
+    vz_domain_post(b->domain, VZ_TASK_NORMAL, destroy_on_actor, GINT_TO_POINTER(b->id), NULL);
 }
 
 static bool start(vz_call *call, vz_domain *domain, const vz_def *def, uint32_t flags, GError **err)
@@ -129,9 +146,12 @@ static bool start(vz_call *call, vz_domain *domain, const vz_def *def, uint32_t 
         .def = def, .paused = flags & CREATE_PAUSED, .autodestroy = flags & CREATE_AUTODESTROY};
     if (!vz_life_start(domain, &request, err))
         return false;
-    if (request.autodestroy && !vz_conn_on_close(vz_call_conn(call), domain, on_conn_closed,
-                                                 vz_domain_ref(domain), unref_domain))
-        destroy_on_actor(domain, NULL);
+    if (!request.autodestroy)
+        return true;
+    bond *b = bond_new(domain);
+    int id = b->id;
+    if (!vz_conn_on_close(vz_call_conn(call), domain, on_conn_closed, b, bond_free))
+        destroy_on_actor(domain, GINT_TO_POINTER(id));
     return true;
 }
 

@@ -3,6 +3,7 @@
 exit code, its error in libvirt's words, and its effect."""
 
 import re
+import socket
 import time
 from xml.etree import ElementTree
 
@@ -567,6 +568,33 @@ class Daemon(Case):
         self.assertEqual(done.returncode, 1)
         self.assertIn("another virtvzd holds", done.stderr)
         self.ok("list")
+
+    def test_another_instance(self):
+        """With directories of its own: tells the service manager, serves TCP, leaves nothing."""
+        base = "/tmp/other"
+        self.host.run("mkdir", "-p", base)
+        self.host.path(base + "/conf").write_text(
+            "".join("%s_dir = %s/%s\n" % (name, base, name)
+                    for name in ("socket", "state", "run", "log", "cache")) +
+            "listen_tcp = yes\ntcp_address = 127.0.0.1\ntcp_port = 26509\ndata_port = 26515\n"
+            "host_uuid = 01234567-89ab-4cde-8f01-23456789abcd\n")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(str(self.host.path(base + "/notify")))
+            notify.settimeout(20)
+            daemon = self.host.popen("/usr/sbin/virtvzd", "-f", base + "/conf",
+                                     env={"NOTIFY_SOCKET": base + "/notify"})
+            self.addCleanup(daemon.stdout.close)
+            self.addCleanup(daemon.stderr.close)
+            self.addCleanup(daemon.kill)
+            self.assertEqual(notify.recv(100), b"READY=1")
+            done = self.host.run("virsh", "-c", "vz+tcp://127.0.0.1:26509/system", "capabilities")
+            self.assertIn("<uuid>01234567-89ab-4cde-8f01-23456789abcd</uuid>", done.stdout)
+            self.assertEqual(sorted(self.host.out("ls", base + "/socket").split()),
+                             ["virtvzd-sock", "virtvzd-sock-ro"])
+            daemon.terminate()
+            self.assertEqual(notify.recv(100), b"STOPPING=1")
+            self.assertEqual(daemon.wait(20), 0)
+        self.assertEqual(self.host.out("ls", base + "/socket"), "")
 
     def test_options(self):
         self.assertRegex(self.host.out("/usr/sbin/virtvzd", "--version"), r"^virtvzd \d")
