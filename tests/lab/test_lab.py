@@ -98,7 +98,9 @@ def machine(mark):
                  if os.path.exists(mark) else [],
         "builds": sorted(map(str, pathlib.Path("/var/cache/virtvz-lab").glob("building.*"))),
         "/etc/hosts": pathlib.Path("/etc/hosts").read_text(),
-        "directories": [sorted(f for f in os.listdir(d) if "virtvz" in f or "lab" in f)
+        # Other labs of this machine may come and go meanwhile.
+        "directories": [sorted(f for f in os.listdir(d) if ("virtvz" in f or "lab" in f) and
+                               not f.startswith(("virtvz-lab", "virtvz-observer-")))
                         for d in ("/run", "/run/lock", "/var/lib", "/tmp")],
     }
 
