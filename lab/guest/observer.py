@@ -258,8 +258,9 @@ def serve_one(observer, connection, stopped):
 
 def serve(observer, path, stopped):
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    server.bind(path)
+    server.bind(path + ".new")
     server.listen(16)
+    os.rename(path + ".new", path)  # whoever sees it can connect
     server.settimeout(0.2)
     while not stopped.is_set():
         try:
