@@ -205,11 +205,11 @@ class Virsh(Case):
 
     def test_keepalive(self):
         """A call that takes longer than the client's patience for silence, both ways."""
-        with subprocess.Popen(["virsh", "-k", "1", "-K", "1", "-c", self.uri, "suspend", "slow"],
+        with subprocess.Popen(["virsh", "-k", "1", "-K", "3", "-c", self.uri, "suspend", "slow"],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as slow:
             with Client(self.path) as other:
                 self.eventually(lambda: other.state("slow") == 3)
-            time.sleep(5)
+            time.sleep(6)
             self.assertIsNone(slow.poll())
             self.virsh("resume", "slow")
             self.assertIn("suspended", slow.stdout.read())

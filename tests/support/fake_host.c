@@ -284,6 +284,6 @@ void fake_host_free(vz_server *server)
 {
     vz_inbox_close(inbox);
     g_thread_join(actor);
+    g_clear_pointer(&inbox, vz_inbox_free); /* calls that were not run are answered now */
     vz_server_free(server);
-    g_clear_pointer(&inbox, vz_inbox_free);
 }
