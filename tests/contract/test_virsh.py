@@ -572,7 +572,8 @@ class Daemon(Case):
     def test_another_instance(self):
         """With directories of its own: tells the service manager, serves TCP, leaves nothing."""
         base = "/tmp/other"
-        self.host.run("mkdir", "-p", base)
+        self.host.run("rm", "-rf", base)
+        self.host.run("mkdir", base)
         self.host.path(base + "/conf").write_text(
             "".join("%s_dir = %s/%s\n" % (name, base, name)
                     for name in ("socket", "state", "run", "log", "cache")) +
