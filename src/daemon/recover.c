@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#define ADOPT_WAIT_US (10 * (int64_t)1000000)
+#define ADOPT_WAIT_US (5 * (int64_t)1000000)
 
 /* No QEMU is asked for its machines here: what was stored is versioned already. */
 static vz_def *parse(const vz_host *host, const char *uuid_text, const char *xml, unsigned flags,

@@ -563,6 +563,36 @@ class Daemon(Case):
         self.host.daemon("start")
         self.assertEqual(self.state(), "running (booted)")
 
+    def test_hung_qemu(self):
+        """A QEMU that hangs costs nobody else anything, and can be destroyed."""
+        self.define("g1")
+        self.define("g2")
+        self.ok("start", "g1")
+        pid = self.qemu_pid()
+        self.host.run("kill", "-STOP", pid)
+        began = time.monotonic()
+        self.assertEqual(self.state(), "running (booted)")
+        self.ok("start", "g2")
+        self.ok("dominfo", "g1")
+        self.assertLess(time.monotonic() - began, 5)
+        self.ok("destroy", "g1")
+        self.assertEqual(self.state(), "shut off (destroyed)")
+        self.assertNotEqual(self.host.run("kill", "-0", pid, check=False).returncode, 0)
+
+    def test_hung_qemu_and_restart(self):
+        self.define("g1")
+        self.ok("start", "g1")
+        pid = self.qemu_pid()
+        self.host.run("kill", "-STOP", pid)
+        began = time.monotonic()
+        self.host.daemon("restart")
+        self.assertLess(time.monotonic() - began, 15)
+        self.assertEqual(self.state(), "running (booted)")
+        self.host.run("kill", "-CONT", pid)
+        self.ok("suspend", "g1")
+        self.assertEqual(self.state(), "paused (user)")
+        self.assertEqual(self.qemu_pid(), pid)
+
     def test_single_instance(self):
         done = self.host.run("/usr/sbin/virtvzd", check=False)
         self.assertEqual(done.returncode, 1)

@@ -212,6 +212,11 @@ static void test_log(void)
     g_assert_true(vz_fd_write_all(vz_qemu_log_fd(log), said, strlen(said), &err));
     g_autofree char *tail = vz_qemu_log_tail(log);
     g_assert_cmpstr(tail, ==, "qemu: one; Z two");
+    /* The next daemon finds the same, and leaves the file where QEMU writes. */
+    g_autoptr(vz_qemu_log) again = vz_qemu_log_reopen(host.log_dir, "one/two", &err);
+    g_assert_no_error(err);
+    g_autofree char *same = vz_qemu_log_tail(again);
+    g_assert_cmpstr(same, ==, "qemu: one; Z two");
 
     g_autofree char *text = NULL;
     g_assert_true(g_file_get_contents(path, &text, NULL, NULL));

@@ -3,7 +3,7 @@
  *
  * driver_data is a `guest`. Its `qemu` is taken out before vz_qemu_kill, which waits: a task served
  * in that wait then finds no QEMU instead of one that is being freed. A guest that lives but could
- * not be adopted has no qemu either; it can be ended by its pid only. */
+ * not be adopted has no qemu either; it is tried again when it is to do something. */
 #include "driver/qemu/driver.h"
 
 #include "base/fd.h"
@@ -27,7 +27,8 @@
 
 typedef struct {
     vz_domain *domain; /* referenced */
-    vz_qemu *qemu;     /* NULL while it is killed, and where it cannot be reached */
+    vz_qemu *qemu;     /* NULL while it is killed, and where it could not be reached */
+    bool killing;
     bool reboot_wanted;
     vz_paused_reason stop_reason; /* of the next STOP, as an earlier event said */
     pid_t pid;
@@ -58,16 +59,6 @@ vz_qemu *vz_driver_qemu_of(vz_domain *domain)
 {
     guest *g = vz_domain_driver_data(domain);
     return g ? g->qemu : NULL;
-}
-
-/* The QEMU to command; NULL with an error. */
-static vz_qemu *reachable(vz_domain *domain, GError **err)
-{
-    vz_qemu *qemu = vz_driver_qemu_of(domain);
-    if (!qemu)
-        vz_fail(err, VZ_ERR_OPERATION_FAILED, "the QEMU of domain '%s' does not answer",
-                vz_domain_name(domain));
-    return qemu;
 }
 
 /* ---- events ---- */
@@ -267,30 +258,58 @@ static vz_alive alive_of(const vz_qemu_status *status)
     return status->running ? VZ_ALIVE_RUNNING : VZ_ALIVE_PAUSED;
 }
 
+/* Connects to a QEMU that runs already. */
+static bool connect_again(guest *g, const vz_def *live, GError **err)
+{
+    const vz_qemu_adopt_request request = {.host = host,
+                                           .live = live,
+                                           .pid = g->pid,
+                                           .start_time = g->start_time,
+                                           .inbox = vz_domain_inbox(g->domain),
+                                           .hooks = hooks_of(g)};
+    g->qemu = vz_qemu_adopt(&request, NULL, err);
+    return g->qemu != NULL;
+}
+
 static bool adopt(vz_domain *domain, const vz_driver_adopt *request, vz_alive *ret_alive,
                   GError **err)
 {
     guest *g = guest_new(domain);
     g->pid = request->pid;
     g->start_time = request->start_time;
-    const vz_qemu_adopt_request adopt_request = {.host = host,
-                                                 .live = request->live,
-                                                 .pid = request->pid,
-                                                 .start_time = request->start_time,
-                                                 .inbox = vz_domain_inbox(domain),
-                                                 .hooks = hooks_of(g)};
-    g->qemu = vz_qemu_adopt(&adopt_request, NULL, err);
-    if (!g->qemu && g_error_matches(*err, VZ_ERROR, VZ_ERR_NO_DOMAIN)) {
+    bool connected = connect_again(g, request->live, err);
+    if (!connected && g_error_matches(*err, VZ_ERROR, VZ_ERR_NO_DOMAIN)) {
         guest_free(g);
         return false;
     }
     vz_domain_set_driver_data(domain, g);
     vz_qemu_status status;
-    if (!g->qemu || !vz_qemu_query_status(g->qemu, &status, err))
+    if (!connected || !vz_qemu_query_status(g->qemu, &status, err))
         return false;
     *ret_alive = alive_of(&status);
     vz_info(vz_domain_name(domain), "QEMU %d found again: %s", (int)g->pid, status.status);
     return true;
+}
+
+/* The QEMU to command; NULL with an error. One that did not answer when virtvzd started may have
+ * come to its senses. */
+static vz_qemu *reachable(vz_domain *domain, GError **err)
+{
+    guest *g = vz_domain_driver_data(domain);
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    if (g && g->qemu)
+        return g->qemu;
+    if (!g || g->killing || !s->live) {
+        vz_fail(err, VZ_ERR_OPERATION_INVALID, "domain '%s' is being ended",
+                vz_domain_name(domain));
+        return NULL;
+    }
+    if (!connect_again(g, s->live, err)) {
+        g_prefix_error(err, "domain '%s' does not answer: ", vz_domain_name(domain));
+        return NULL;
+    }
+    vz_info(vz_domain_name(domain), "QEMU %d answers again", (int)g->pid);
+    return g->qemu;
 }
 
 /* Ends a process that is known by pid and start time only. */

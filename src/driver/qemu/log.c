@@ -13,6 +13,11 @@
 #include <unistd.h>
 
 #define TAIL_BYTES ((size_t)2048)
+#define SEARCH_BYTES                                                                               \
+    ((size_t)256 * 1024) /* for a banner, from the end: far more than two of them */
+
+/* Ends a banner, so that a later daemon finds where QEMU's own lines begin. */
+static const char banner_end[] = "-- what QEMU says:\n";
 
 struct vz_qemu_log {
     char *path;
@@ -31,7 +36,7 @@ static void rotate(const char *path)
     }
 }
 
-vz_qemu_log *vz_qemu_log_open(const char *log_dir, const char *name, GError **err)
+static vz_qemu_log *open_log(const char *log_dir, const char *name, bool new_run, GError **err)
 {
     if (g_mkdir_with_parents(log_dir, 0755) < 0) {
         vz_fail_errno(err, errno, "cannot make the directory '%s'", log_dir);
@@ -41,13 +46,39 @@ vz_qemu_log *vz_qemu_log_open(const char *log_dir, const char *name, GError **er
     g_autofree char *file = g_strconcat(name, ".log", NULL);
     log->notify_fd = -1;
     log->path = g_build_filename(log_dir, g_strdelimit(file, "/", '_'), NULL);
-    rotate(log->path);
+    if (new_run)
+        rotate(log->path);
     log->fd = open(log->path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (log->fd < 0) {
         vz_fail_errno(err, errno, "cannot open the log '%s'", log->path);
         return NULL;
     }
     return g_steal_pointer(&log);
+}
+
+vz_qemu_log *vz_qemu_log_open(const char *log_dir, const char *name, GError **err)
+{
+    return open_log(log_dir, name, true, err);
+}
+
+/* Behind the last banner; the whole file where none is near its end. */
+static off_t find_run_start(int fd)
+{
+    off_t end = lseek(fd, 0, SEEK_END);
+    off_t from = end > (off_t)SEARCH_BYTES ? end - (off_t)SEARCH_BYTES : 0;
+    g_autofree char *text = g_malloc(SEARCH_BYTES + 1);
+    ssize_t n = pread(fd, text, SEARCH_BYTES, from);
+    text[n > 0 ? n : 0] = '\0';
+    const char *found = g_strrstr_len(text, n, banner_end);
+    return found ? from + (off_t)(found - text) + (off_t)strlen(banner_end) : 0;
+}
+
+vz_qemu_log *vz_qemu_log_reopen(const char *log_dir, const char *name, GError **err)
+{
+    vz_qemu_log *log = open_log(log_dir, name, false, err);
+    if (log)
+        log->run_start = find_run_start(log->fd);
+    return log;
 }
 
 void vz_qemu_log_free(vz_qemu_log *log)
@@ -77,7 +108,7 @@ void vz_qemu_log_begin(vz_qemu_log *log, const char *text, const char *const *ar
                                                    : " ",
                                plain ? argv[i] : quoted);
     }
-    g_string_append_c(banner, '\n');
+    g_string_append_printf(banner, "\n%s", banner_end);
     g_autoptr(GError) ignored = NULL; /* a full disk must not keep a guest from starting */
     vz_fd_write_all(log->fd, banner->str, banner->len, &ignored);
     log->run_start = lseek(log->fd, 0, SEEK_END);

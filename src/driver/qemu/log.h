@@ -16,6 +16,9 @@ typedef struct vz_qemu_log vz_qemu_log;
 
 /* Opens (creates, 0600) LOG_DIR/NAME.log for appending. */
 vz_qemu_log *vz_qemu_log_open(const char *log_dir, const char *name, GError **err);
+/* The same for a run that an earlier daemon began: the file is not set aside, since QEMU writes to
+ * it, and last words come from behind that run's banner. */
+vz_qemu_log *vz_qemu_log_reopen(const char *log_dir, const char *name, GError **err);
 void vz_qemu_log_free(vz_qemu_log *log);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(vz_qemu_log, vz_qemu_log_free)
 
@@ -26,8 +29,7 @@ void vz_qemu_log_begin(vz_qemu_log *log, const char *text, const char *const *ar
 /* For QEMU's standard error; borrowed. */
 int vz_qemu_log_fd(const vz_qemu_log *log);
 
-/* The last lines of this run (of the whole file where the run began before this daemon), without
- * time stamps, joined by "; ". Caller frees; "" none. */
+/* The last lines of this run, without time stamps, joined by "; ". Caller frees; "" none. */
 char *vz_qemu_log_tail(const vz_qemu_log *log);
 
 /* Cuts the file when it grows too large, from the inbox's waits until the log is freed. */

@@ -291,7 +291,7 @@ static bool adopt(vz_qemu *qemu, const vz_qemu_adopt_request *request, GError **
     qemu->caps = vz_qemu_caps_get(request->live->emulator, err);
     if (!qemu->caps || !vz_qemu_user_find(host->user, &qemu->user, err))
         return false;
-    qemu->log = vz_qemu_log_open(host->log_dir, request->live->name, err);
+    qemu->log = vz_qemu_log_reopen(host->log_dir, request->live->name, err);
     if (!qemu->log)
         return false;
     g_autofree char *path = vz_handover_monitor_path(qemu->rundir);
@@ -300,6 +300,17 @@ static bool adopt(vz_qemu *qemu, const vz_qemu_adopt_request *request, GError **
         return false;
     qemu->qmp = vz_qmp_open(vz_steal_fd(&monitor), vz_now_us() + host->start_timeout_us, err);
     return qemu->qmp != NULL;
+}
+
+/* How a QEMU ended that nobody watched. */
+static void fail_ended(const vz_qemu_adopt_request *request, GError **err)
+{
+    g_autoptr(GError) ignored = NULL;
+    g_autoptr(vz_qemu_log) log =
+        vz_qemu_log_reopen(request->host->log_dir, request->live->name, &ignored);
+    g_autofree char *words = log ? vz_qemu_log_tail(log) : g_strdup("");
+    vz_fail(err, VZ_ERR_NO_DOMAIN, "QEMU process %d of domain '%s' has ended%s%s",
+            (int)request->pid, request->live->name, *words ? ": " : "", words);
 }
 
 vz_qemu *vz_qemu_adopt(const vz_qemu_adopt_request *request, bool *ret_ended, GError **err)
@@ -315,8 +326,7 @@ vz_qemu *vz_qemu_adopt(const vz_qemu_adopt_request *request, bool *ret_ended, GE
     if (ended) {
         remove_taps(qemu->taps);
         remove_rundir(qemu->rundir);
-        vz_fail(err, VZ_ERR_NO_DOMAIN, "QEMU process %d of domain '%s' has ended",
-                (int)request->pid, request->live->name);
+        fail_ended(request, err);
     }
     if (ret_ended)
         *ret_ended = ended;
