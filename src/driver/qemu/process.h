@@ -64,9 +64,9 @@ typedef struct {
     vz_qemu_hooks hooks;
 } vz_qemu_adopt_request;
 
-/* Finds a QEMU again that an earlier daemon started. NO_DOMAIN, with its last words: that process is
- * gone (another may have its number); *ret_ended (may be NULL) is then true and what it left was tidied up. Other
- * errors: it lives but cannot be reached; nothing was changed. */
+/* Finds a QEMU again that an earlier daemon started. NO_DOMAIN, with its last words: that process
+ * is gone (another may have its number); *ret_ended (may be NULL) is then true and what it left was
+ * tidied up. Other errors: it lives but cannot be reached; nothing was changed. */
 vz_qemu *vz_qemu_adopt(const vz_qemu_adopt_request *request, bool *ret_ended, GError **err);
 
 /* Ends QEMU and waits until its pidfd proves it dead; then removes its taps and its run directory,
