@@ -29,7 +29,7 @@ typedef enum {
     VZ_RECORD_START_ATTEMPTED, /* destination: may have run */
     VZ_RECORD_STARTED,         /* destination: has run here, or stands paused as asked */
     VZ_RECORD_ABORTED,         /* destination: a tombstone; it can never commit */
-    VZ_RECORD_ENDED,           /* source: its own copy is gone for good */
+    VZ_RECORD_ENDED, /* source: its part is over for good; only the destination has to hear */
     VZ_RECORD_COUNT
 } vz_record;
 

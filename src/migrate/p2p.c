@@ -108,7 +108,7 @@ static bool complete(journey *j, const vz_options *theirs, char *perform_cookie,
                                                   "finish", &cookie, &finish_error);
     g_autoptr(GError) confirm_error = NULL;
     if (vz_source_confirm(j->migration, has_cookie ? &cookie : NULL, !finished, &confirm_error)) {
-        if (finished || vz_journal_state(j->migration->journal) == VZ_RECORD_ENDED)
+        if (finished || j->migration->saga.pivoted)
             return true;
         /* Undone, as the failed Finish asked for. */
         g_propagate_error(err, g_steal_pointer(&finish_error));

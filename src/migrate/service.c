@@ -25,6 +25,7 @@ struct vz_migrate {
     vz_port *port;
     GMutex lock;
     GPtrArray *migrations; /* referenced */
+    GThreadPool *errands;  /* one thread */
 };
 
 const vz_migrate_config *vz_migrate_settings(const vz_migrate *service)
@@ -123,11 +124,86 @@ static bool open_port(vz_migrate *service, GError **err)
     return service->port != NULL;
 }
 
+/* --- trying again --- */
+
+/* Calls due(data) on the loop thread after a pause that grows with each attempt of the job. */
+static void schedule_with(vz_migration *migration, GSourceFunc due, void *data, GDestroyNotify drop)
+{
+    unsigned pause_ms = RETRY_FIRST_MS << MIN(migration->retries, 6u);
+    migration->retries++;
+    GSource *source = g_timeout_source_new(MIN(pause_ms, RETRY_LAST_MS));
+    g_source_set_callback(source, due, data, drop);
+    g_source_attach(source, migration->service->config.context);
+    g_source_unref(source);
+}
+
+static gboolean errand_due(void *migration)
+{
+    vz_migrate_errand(migration);
+    return G_SOURCE_REMOVE;
+}
+
+typedef struct {
+    vz_domain *domain;
+    vz_migration *migration;
+    void (*settle)(vz_migration *migration);
+} retry;
+
+static void retry_free(void *data)
+{
+    retry *r = data;
+    vz_domain_unref(r->domain);
+    vz_migration_unref(r->migration);
+    g_free(r);
+}
+
+static void retry_run(vz_domain *domain, void *data)
+{
+    (void)domain;
+    retry *r = data;
+    r->settle(r->migration);
+}
+
+static gboolean retry_due(void *data)
+{
+    retry *r = data;
+    retry *copy = g_new(retry, 1);
+    *copy = (retry){vz_domain_ref(r->domain), vz_migration_ref(r->migration), r->settle};
+    vz_domain_post(r->domain, VZ_TASK_NORMAL, retry_run, copy, retry_free);
+    return G_SOURCE_REMOVE;
+}
+
+void vz_migrate_retry(vz_migration *migration, void (*settle)(vz_migration *migration))
+{
+    retry *r = g_new(retry, 1);
+    *r = (retry){vz_domain_ref(migration->domain), vz_migration_ref(migration), settle};
+    schedule_with(migration, retry_due, r, retry_free);
+}
+
+/* Thread of the errands. Takes the reference. */
+static void run_errand(void *data, void *user)
+{
+    vz_migration *migration = data;
+    if (vz_verdict_forget(migration))
+        vz_migration_forget(migration);
+    else
+        schedule_with(migration, errand_due, vz_migration_ref(migration),
+                      (GDestroyNotify)vz_migration_unref);
+    (void)user;
+    vz_migration_unref(migration);
+}
+
+void vz_migrate_errand(vz_migration *migration)
+{
+    g_thread_pool_push(migration->service->errands, vz_migration_ref(migration), NULL);
+}
+
 vz_migrate *vz_migrate_new(const vz_migrate_config *config, GError **err)
 {
     g_autoptr(vz_migrate) service = g_new0(vz_migrate, 1);
     g_mutex_init(&service->lock);
     service->migrations = g_ptr_array_new();
+    service->errands = g_thread_pool_new(run_errand, NULL, 1, TRUE, NULL);
     copy_config(service, config);
     service->records = g_strconcat(config->state_dir, "/jobs", NULL);
     if (g_mkdir_with_parents(service->records, 0700) < 0) {
@@ -144,6 +220,8 @@ void vz_migrate_free(vz_migrate *service)
 {
     if (!service)
         return;
+    /* What was not run is found again by the next daemon. */
+    g_thread_pool_free(service->errands, TRUE, TRUE);
     vz_port_free(service->port);
     vz_ask_server_free(service->ask);
     for (guint i = 0; i < service->migrations->len; i++)
@@ -179,46 +257,4 @@ void vz_migrate_recover(vz_migrate *service)
         g_autofree char *path = g_build_filename(service->records, name, NULL);
         recover_one(service, path);
     }
-}
-
-typedef struct {
-    vz_migration *migration;
-    void (*settle)(vz_migration *migration);
-} retry;
-
-static void retry_free(void *data)
-{
-    retry *r = data;
-    vz_migration_unref(r->migration);
-    g_free(r);
-}
-
-static void retry_run(vz_domain *domain, void *data)
-{
-    (void)domain;
-    retry *r = data;
-    r->settle(r->migration);
-}
-
-static gboolean retry_due(void *data)
-{
-    retry *r = data;
-    if (r->migration->domain) {
-        retry *copy = g_new(retry, 1);
-        *copy = (retry){vz_migration_ref(r->migration), r->settle};
-        vz_domain_post(r->migration->domain, VZ_TASK_NORMAL, retry_run, copy, retry_free);
-    }
-    return G_SOURCE_REMOVE;
-}
-
-void vz_migrate_retry(vz_migration *migration, void (*settle)(vz_migration *migration))
-{
-    unsigned pause_ms = RETRY_FIRST_MS << MIN(migration->retries, 6u);
-    migration->retries++;
-    retry *r = g_new(retry, 1);
-    *r = (retry){vz_migration_ref(migration), settle};
-    GSource *source = g_timeout_source_new(MIN(pause_ms, RETRY_LAST_MS));
-    g_source_set_callback(source, retry_due, r, retry_free);
-    g_source_attach(source, migration->service->config.context);
-    g_source_unref(source);
 }

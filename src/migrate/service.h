@@ -47,6 +47,10 @@ void vz_migrate_unregister(vz_migrate *service, vz_migration *migration);
 /* A reference, or NULL. */
 vz_migration *vz_migrate_find(vz_migrate *service, vz_side side, const uint8_t job[VZ_UUID_BYTES]);
 
+/* The job is over on this side; the other host is told so until it has heard, and then the record
+ * is removed. By a thread of the service, since no actor is left to wait on. */
+void vz_migrate_errand(vz_migration *migration);
+
 /* Runs settle(migration) on its actor after a pause that grows from 1 s to 60 s. Loop thread's
  * timer; any thread may call. */
 void vz_migrate_retry(vz_migration *migration, void (*settle)(vz_migration *migration));

@@ -18,16 +18,27 @@ static void settle(vz_migration *m);
 
 /* --- the end of a job --- */
 
+/* The destination may forget only what is durable here; where it knows of the job it is told, and
+ * until it has heard the record here stays, to tell it again after a restart. */
+static void end_record(vz_migration *m)
+{
+    g_autoptr(GError) err = NULL;
+    if (!m->peer_fingerprint || !m->incarnation)
+        vz_migration_forget(m);
+    else if (vz_journal_state(m->journal) == VZ_RECORD_ENDED ||
+             vz_journal_advance(m->journal, VZ_RECORD_ENDED, &err))
+        vz_migrate_errand(m);
+    else
+        vz_error(m->id, "the job is over, but its record cannot say so: %s", err->message);
+}
+
 static void close_job(vz_migration *m, vz_job_type outcome, const char *error_text)
 {
     g_autoptr(vz_domain) domain = m->domain ? vz_domain_ref(m->domain) : NULL;
     bool left = m->guest_left || m->guest_died;
     vz_migration_uncancel(m);
-    /* The destination may forget only what is durable here, and only what it knows of. */
-    if (m->peer_fingerprint && m->incarnation)
-        vz_verdict_forget(m);
     vz_migration_detach(m, outcome, error_text);
-    vz_migration_forget(m);
+    end_record(m);
     if (!domain || outcome == VZ_JOB_COMPLETED || !left)
         return;
     g_autoptr(GError) err = NULL;
@@ -65,9 +76,6 @@ static bool go_forward(vz_migration *m, GError **err)
 {
     vz_saga_result result = vz_saga_run(&m->saga, VZ_PHASE_CONFIRM, err);
     if (result == VZ_SAGA_OK) {
-        g_autoptr(GError) ignored = NULL;
-        if (!vz_journal_advance(m->journal, VZ_RECORD_ENDED, &ignored))
-            vz_warn(m->id, "%s", ignored->message);
         vz_info(m->id, "'%s' has moved to %s", vz_domain_name(m->domain), m->peer_name);
         close_job(m, VZ_JOB_COMPLETED, NULL);
         return true;
@@ -487,6 +495,7 @@ void vz_source_resume_guest(vz_migration *m)
 
 /* --- after a restart --- */
 
+/* ret_domain: NULL for a job that needs none any more. */
 static bool reload(vz_migration *m, vz_domain **ret_domain, GError **err)
 {
     g_autofree char *uuid_text = vz_journal_get(m->journal, "domain");
@@ -507,8 +516,9 @@ static bool reload(vz_migration *m, vz_domain **ret_domain, GError **err)
     m->saga.steps = vz_source_steps;
     m->saga.facts = g_ascii_strtoull(facts, NULL, 10);
     vz_saga_recover(&m->saga);
-    *ret_domain = vz_table_find_uuid(vz_migrate_settings(m->service)->table, uuid, NULL, err);
-    return *ret_domain != NULL;
+    if (ret_domain)
+        *ret_domain = vz_table_find_uuid(vz_migrate_settings(m->service)->table, uuid, NULL, err);
+    return !ret_domain || *ret_domain;
 }
 
 static void recover(vz_domain *domain, void *data)
@@ -527,13 +537,14 @@ static void recover(vz_domain *domain, void *data)
 void vz_source_recover(vz_migration *m)
 {
     g_autoptr(GError) err = NULL;
-    if (vz_journal_state(m->journal) == VZ_RECORD_ENDED) {
-        vz_migration_forget(m);
+    g_autoptr(vz_domain) domain = NULL;
+    bool ended = vz_journal_state(m->journal) == VZ_RECORD_ENDED;
+    if (!reload(m, ended ? NULL : &domain, &err)) {
+        vz_error(m->id, "the migration cannot be settled: %s", err->message);
         return;
     }
-    g_autoptr(vz_domain) domain = NULL;
-    if (!reload(m, &domain, &err)) {
-        vz_error(m->id, "the migration cannot be settled: %s", err->message);
+    if (ended) {
+        end_record(m);
         return;
     }
     vz_info(m->id, "settling the migration of '%s' after a restart", vz_domain_name(domain));

@@ -18,7 +18,10 @@
 
 #define CONNECT_DEADLINE_US ((int64_t)15 * 1000000)
 #define POLL_US             ((int64_t)200 * 1000)
-#define CANCEL_DEADLINE_US  ((int64_t)30 * 1000000)
+/* While memory is copied the destination's daemon is asked so often whether it is still there: one
+ * that died before the release is a failure now, and a guest in doubt after it. */
+#define PROBE_US           ((int64_t)1000 * 1000)
+#define CANCEL_DEADLINE_US ((int64_t)30 * 1000000)
 /* From the release to "completed": bounded by the carrier, which notices a dead link, and by QEMU;
  * this is only for a QEMU that says nothing any more. */
 #define SWITCHOVER_DEADLINE_US ((int64_t)300 * 1000000)
@@ -177,8 +180,20 @@ static bool start_stream(vz_migration *m, GError **err)
     return qemu && vz_memory_send(vz_qemu_qmp(qemu), qemus_end, &limits, err);
 }
 
+/* A second answer that does not come ends the job; one may be lost with a link that comes back. */
+static bool probe_again(vz_migration *m, int64_t *next_probe_us, GError **err)
+{
+    if (vz_now_us() < *next_probe_us)
+        return true;
+    g_autoptr(GError) first = NULL;
+    bool answered = vz_verdict_probe(m, &first) || vz_verdict_probe(m, err);
+    *next_probe_us = vz_now_us() + PROBE_US;
+    return answered;
+}
+
 static bool copy_memory(vz_migration *m, GError **err)
 {
+    int64_t next_probe_us = vz_now_us() + PROBE_US;
     if (!start_stream(m, err))
         return false;
     for (;;) {
@@ -188,6 +203,8 @@ static bool copy_memory(vz_migration *m, GError **err)
         if (status == VZ_MEMORY_PRE_SWITCHOVER)
             break;
         climb_downtime_ladder(m);
+        if (!probe_again(m, &next_probe_us, err))
+            return false;
         if (vz_wait(vz_domain_inbox(m->domain), something_happened, m, vz_now_us() + POLL_US) ==
             VZ_WAIT_CANCELLED)
             return vz_migration_fail_aborted(m, err);

@@ -21,7 +21,8 @@ static json_t *exchange(vz_migration *migration, const char *op, GError **err)
                               .port = migration->peer_port,
                               .keys = migration->keys,
                               .peer_fingerprint = migration->peer_fingerprint,
-                              .inbox = vz_domain_inbox(migration->domain),
+                              .inbox =
+                                  migration->domain ? vz_domain_inbox(migration->domain) : NULL,
                               .deadline_us = vz_now_us() + VZ_ASK_DEADLINE_US};
     memcpy(request.job, migration->job, VZ_UUID_BYTES);
     json_t *object = json_pack("{ss ss}", "op", op, "incarnation", migration->incarnation);
@@ -187,7 +188,8 @@ static json_t *reply_to(vz_migration *migration, const char *op, GError **err)
 {
     if (strcmp(op, "probe") == 0) {
         /* Durable before the answer: a source that was never answered cannot have released. */
-        if (!vz_migration_note(migration, VZ_NOTE_PROBED, "yes", err))
+        g_autofree char *probed = vz_journal_get(migration->journal, VZ_NOTE_PROBED);
+        if (!probed && !vz_migration_note(migration, VZ_NOTE_PROBED, "yes", err))
             return NULL;
         return json_pack("{ss}", "record", vz_record_name(vz_journal_state(migration->journal)));
     }

@@ -25,7 +25,8 @@ bool vz_verdict_probe(vz_migration *migration, GError **err);
  * cannot be told now. Serves the inbox, deaf to cancel. */
 vz_outcome vz_verdict_ask(vz_migration *migration);
 
-/* The source's actor: the destination may forget the job. false: it has not heard. */
+/* Tells the destination that it may forget the job. false: it has not heard. For a job without a
+ * domain on any one thread; it then just blocks. */
 bool vz_verdict_forget(vz_migration *migration);
 
 /* The destination's part, for vz_ask_handlers; user is the vz_migrate. Threads of the ask server.

@@ -236,8 +236,9 @@ class WhileItMoves(MigrateTest):
         here, there = self.where()
         process = here.popen("virsh", "-c", VZ, "migrate", *options, *MOVE, worker.name,
                              scene.uri(there), tty=tty)
-        eventually("the job runs", lambda: "Unbounded" in self.virsh(
-            here, "domjobinfo", worker.name, check=False).stdout, 20)
+        eventually("memory is being copied", lambda: re.search(
+            r"Memory processed: +[1-9]", self.virsh(here, "domjobinfo", worker.name,
+                                                    check=False).stdout), 20)
         return here, there, process
 
     def end(self, process, returncode=0):
