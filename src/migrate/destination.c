@@ -412,5 +412,6 @@ void vz_destination_recover(vz_migration *m)
     /* No guest was found again, so there is none: its process would have been adopted. */
     if (record < VZ_RECORD_COMMITTED && !vz_journal_advance(m->journal, VZ_RECORD_ABORTED, &err))
         vz_error(m->id, "%s", err->message);
+    vz_migration_stop_carrier(m);
     g_atomic_int_set(&m->dissolved, 1);
 }

@@ -241,13 +241,18 @@ void vz_migration_stop_carrier(vz_migration *migration)
 {
     vz_port_dismiss(vz_migrate_port(migration->service), migration->job);
     g_autofree char *run_dir = vz_migration_run_dir(migration);
-    if (!migration->carrier && migration->domain && g_file_test(run_dir, G_FILE_TEST_IS_DIR)) {
-        /* One that an earlier daemon started. */
+    g_autoptr(vz_inbox) own = NULL;
+    if (!migration->carrier && g_file_test(run_dir, G_FILE_TEST_IS_DIR)) {
+        /* One that an earlier daemon started, perhaps for a domain that is gone. */
         g_autoptr(GError) err = NULL;
         vz_carrier_hooks hooks = {0};
-        migration->carrier =
-            vz_carrier_adopt(run_dir, vz_domain_inbox(migration->domain), &hooks, &err);
+        own = vz_inbox_new();
+        migration->carrier = vz_carrier_adopt(run_dir, own, &hooks, &err);
+        if (!migration->carrier)
+            vz_debug(migration->id, "%s", err->message);
     }
     vz_carrier_stop(g_steal_pointer(&migration->carrier));
+    g_autofree char *socket = g_build_filename(run_dir, VZ_CARRIER_SOCKET_NAME, NULL);
+    unlink(socket); /* of a carrier that was killed */
     rmdir(run_dir);
 }

@@ -60,15 +60,22 @@ class MigrateTest(unittest.TestCase):
     def setUp(self):
         self.addCleanup(self.after)
 
+    def failed(self):
+        """Has this test, or a part of it, failed so far?"""
+        result = self._outcome.result
+        return not self._outcome.success or any(
+            self in (test, getattr(test, "test_case", None))
+            for test, _ in result.failures + result.errors)
+
     def after(self):
         try:
-            if self._outcome.success:
+            if not self.failed():
                 scene.expect_nothing_left()
+                return
         except AssertionError:
             scene.show_logs()
             raise
-        if not self._outcome.success:
-            scene.show_logs()
+        scene.show_logs()
 
     def where(self, guest=None):
         """(the host where it runs, the other one)."""

@@ -332,10 +332,13 @@ static bool kill_guest(vz_domain *domain, bool graceful, GError **err)
 {
     guest *g = vz_domain_driver_data(domain);
     vz_qemu *qemu = g_steal_pointer(&g->qemu);
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
     if (qemu ? !vz_qemu_kill(qemu, graceful, err) : !kill_by_pid(g, err)) {
         g->qemu = qemu; /* it lives on, and can still be told to go */
         return false;
     }
+    if (!qemu && snapshot->live)
+        vz_qemu_tidy(host, snapshot->live);
     vz_domain_set_driver_data(domain, NULL);
     guest_free(g);
     return true;

@@ -313,6 +313,14 @@ static void fail_ended(const vz_qemu_adopt_request *request, GError **err)
             (int)request->pid, request->live->name, *words ? ": " : "", words);
 }
 
+void vz_qemu_tidy(const vz_qemu_host *host, const vz_def *live)
+{
+    g_autofree char *rundir = rundir_of(host, live);
+    g_auto(GStrv) taps = tap_names(live);
+    remove_taps(taps);
+    remove_rundir(rundir);
+}
+
 vz_qemu *vz_qemu_adopt(const vz_qemu_adopt_request *request, bool *ret_ended, GError **err)
 {
     g_autoptr(vz_qemu) qemu = new_qemu(request->host, request->inbox, &request->hooks);
@@ -324,8 +332,7 @@ vz_qemu *vz_qemu_adopt(const vz_qemu_adopt_request *request, bool *ret_ended, GE
     qemu->pidfd = open_process(request->pid, request->start_time);
     bool ended = qemu->pidfd < 0;
     if (ended) {
-        remove_taps(qemu->taps);
-        remove_rundir(qemu->rundir);
+        vz_qemu_tidy(request->host, request->live);
         fail_ended(request, err);
     }
     if (ret_ended)
