@@ -101,7 +101,7 @@ def machine(mark):
         # Other labs of this machine may come and go meanwhile.
         "directories": [sorted(f for f in os.listdir(d) if ("virtvz" in f or "lab" in f) and
                                not f.startswith(("virtvz-lab", "virtvz-observer-")))
-                        for d in ("/run", "/run/lock", "/var/lib", "/tmp")],
+                        for d in ("/run", "/run/lock", "/var/lib", "/tmp") if os.path.isdir(d)],
     }
 
 
