@@ -164,17 +164,11 @@ static void set_up(fixture *f, const void *data)
     f->arena = vz_arena_new(64 * VZ_MIB);
 }
 
-static gboolean quit(void *loop)
-{
-    g_main_loop_quit(loop);
-    return G_SOURCE_REMOVE;
-}
-
 static void stop_server(fixture *f)
 {
     if (!f->thread)
         return;
-    g_main_context_invoke(g_main_loop_get_context(f->loop), quit, f->loop);
+    g_main_loop_quit(f->loop);
     g_thread_join(g_steal_pointer(&f->thread));
 }
 
