@@ -393,8 +393,10 @@ void vz_destination_recover(vz_migration *m)
 {
     vz_record record = vz_journal_state(m->journal);
     g_autoptr(GError) err = NULL;
-    if (record == VZ_RECORD_STARTED)
+    if (record == VZ_RECORD_STARTED) {
+        vz_migration_stop_carrier(m);
         return;
+    }
     g_autofree char *facts = vz_journal_get(m->journal, "facts");
     g_autofree char *run = vz_journal_get(m->journal, "run-on-arrival");
     m->saga.steps = vz_destination_steps;

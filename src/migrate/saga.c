@@ -2,12 +2,12 @@
 #include "migrate/saga.h"
 
 #include "base/log.h"
-#include "config.h"
 
 #include <string.h>
 #include <unistd.h>
 
-#if VZ_FAULTS
+#ifdef VZ_FAULTS
+/* Test builds: VZ_FAULT=STEP:{fail|crash|hang}:{before|after}. */
 static bool fault(const vz_step *step, const char *when, GError **err)
 {
     const char *wanted = g_getenv("VZ_FAULT");

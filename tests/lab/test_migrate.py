@@ -15,6 +15,8 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import tap  # noqa: E402
 from scene import VZ, Scene, eventually  # noqa: E402
 
 MIGRATE_TIMEOUT_S = 120
@@ -525,4 +527,4 @@ class ByVz(MigrateTest):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    tap.main()

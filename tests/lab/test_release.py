@@ -1,0 +1,125 @@
+"""The moment that matters: daemons that die right before and after the source lets the guest go, and
+right before and after the destination commits. Afterwards exactly one copy answers, whole.
+
+The daemons are virtvzd-faults, which dies where VZ_FAULT says (src/migrate/saga.c). A sample for
+`make check`; all of it with --long.
+"""
+
+import itertools
+import os
+import random
+import shutil
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import tap  # noqa: E402
+from scene import VZ, Scene, eventually  # noqa: E402
+
+MIGRATE_TIMEOUT_S = 120
+MOVE = ("--live", "--persistent", "--undefinesource")
+SEED = int(os.environ.get("VZ_TEST_SEED", "1"))
+SAMPLE = 8
+BUILD = os.environ.get("VZ_BUILD", "build")
+
+SOURCE_STEPS = ("copy-memory", "release", "hand-over", "end-source", "undefine")
+DESTINATION_STEPS = ("record-prepared", "load", "persist", "commit", "start-guest", "announce")
+# Always in the sample: around the release and around the commit.
+CRUCIAL = [("source", "release", "after", "--p2p"), ("source", "release", "after", None),
+           ("destination", "commit", "before", "--p2p"), ("destination", "commit", "after", "--p2p"),
+           ("destination", "start-guest", "after", None)]
+
+scene = None
+worker = None
+
+
+def every_case():
+    for side, steps in (("source", SOURCE_STEPS), ("destination", DESTINATION_STEPS)):
+        yield from itertools.product([side], steps, ["before", "after"], [None, "--p2p"])
+
+
+def cases():
+    if os.environ.get("VZ_TEST_LONG") == "1":
+        return list(every_case())
+    rest = [one for one in every_case() if one not in CRUCIAL]
+    return CRUCIAL + random.Random(SEED).sample(rest, SAMPLE - len(CRUCIAL))
+
+
+def setUpModule():
+    global scene, worker
+    scene = Scene("release")
+    scene.__enter__()
+    try:
+        for host in scene.lab.hosts:
+            host.daemon("stop")
+            program = host.path("/usr/sbin/virtvzd")
+            program.unlink()
+            shutil.copy(os.path.join(BUILD, "tests", "virtvzd-faults"), program)
+            host.daemon("start")
+        worker = scene.guest("worker", "vz.dirty=4", disk=True)
+        worker.start(scene.a)
+    except BaseException:
+        scene.__exit__()
+        raise
+
+
+def tearDownModule():
+    scene.__exit__()
+
+
+def restart(host, fault=None):
+    """Its daemon anew, with a fault built in or none."""
+    host.daemon("stop")
+    env = {**os.environ, **({"VZ_FAULT": fault} if fault else {})}
+    subprocess.run([*scene.lab.argv, "daemon", host.name, "start"], env=env, check=True,
+                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def alive(host):
+    return host.run("virsh", "-c", VZ, "uri", check=False).returncode == 0 and host.run(
+        "virsh", "-c", VZ, "list", check=False).returncode == 0
+
+
+class Crashes(unittest.TestCase):
+    def where(self):
+        return (scene.a, scene.b) if worker.state(scene.a) == "running" else (scene.b, scene.a)
+
+    def one(self, side, step, when, mode):
+        here, there = self.where()
+        victim = here if side == "source" else there
+        restart(victim, "%s:crash:%s" % (step, when))
+        with worker.unharmed():
+            process = here.popen("virsh", "-c", VZ, "migrate", *((mode,) if mode else ()), *MOVE,
+                                 worker.name, scene.uri(there))
+            eventually("the daemon dies at %s" % step, lambda: not alive(victim), 60)
+            victim.daemon("start")
+            process.communicate(timeout=MIGRATE_TIMEOUT_S)
+            eventually("one host runs it, the other does not", self.settled, 90)
+        scene.expect_nothing_left(60)
+        restart(victim)
+
+    def settled(self):
+        states = sorted(str(worker.state(host)) for host in scene.lab.hosts)
+        return states in (["None", "running"], ["running", "shut off"])
+
+
+def add(number, case):
+    def test(self):
+        try:
+            self.one(*case)
+        except BaseException:
+            scene.show_logs()
+            raise
+    name = "test_%02d_%s_dies_%s_%s_%s" % (number, case[0], case[2], case[1].replace("-", "_"),
+                                          "p2p" if case[3] else "managed")
+    setattr(Crashes, name, test)
+
+
+for index, chosen in enumerate(cases()):
+    add(index, chosen)
+
+
+if __name__ == "__main__":
+    tap.main()
