@@ -31,6 +31,9 @@ check: packages all
 check-long: packages all
 	tests/run --long $(BUILD)
 
+bench: packages-demo all
+	python3 tests/bench/migrate.py
+
 # Unit tests; for the lab with one of these: VZ_BUILD=build-asan lab/lab up.
 asan tsan clang: test-suites = --suite unit
 asan: sanitizer = address,undefined
@@ -57,6 +60,7 @@ help:
 	@echo "make demo          a guest moves between two hosts on this machine; as root"
 	@echo "make check         all tests; as root. Installs what they need from this release"
 	@echo "make check-long    the same and what takes long"
+	@echo "make bench         moves guests by libvirt and by virtvz, in turns, and compares; as root"
 	@echo "make asan, tsan    build with sanitizers, into build-asan, build-tsan; unit tests"
 	@echo "make clang         the same with clang, into build-clang"
 	@echo "make install       install; DESTDIR is honoured"
@@ -64,4 +68,4 @@ help:
 	@echo "make clean         remove the build directories"
 
 .NOTPARALLEL: # ninja is
-.PHONY: all packages packages-demo demo check check-long asan tsan clang install clean help
+.PHONY: all packages packages-demo demo bench check check-long asan tsan clang install clean help

@@ -51,7 +51,8 @@ def eventually(what, check, timeout_s=SETTLE_TIMEOUT_S):
 class Guest:
     """One test guest of a scene, wherever it is."""
 
-    def __init__(self, scene, name, words, disk, number):
+    def __init__(self, scene, name, words, disk, memory_mib):
+        number = len(scene.guests)
         self.scene, self.name = scene, name
         self.address = "%s.%d" % (scene.network, 100 + number)
         words = "vz.ip=%s/24 vz.to=%s:%d vz.serial=0 %s" % (
@@ -63,7 +64,8 @@ class Guest:
             with open(outside, "wb") as file:
                 file.truncate(16 << 20)
             disk_xml = domain.disk_xml(self.image)
-        self.xml = domain.domain_xml(name, words, disk_xml, "/shared/guest")
+        self.xml = domain.domain_xml(name, words, disk_xml, "/shared/guest",
+                                     memory_mib=memory_mib)
         self.file = "/shared/%s.xml" % name
         scene.a.path(self.file).write_text(self.xml)
 
@@ -133,10 +135,11 @@ def scene_virsh(host):
 
 
 class Scene:
-    """A lab, an observer that listens, and guests."""
+    """A lab, an observer that listens, and guests. VZ_TEST_LAB renames the lab, so that the same
+    test can run twice at the same time."""
 
     def __init__(self, name, hosts=2, env=None):
-        self.lab = Lab(name, hosts=hosts, env=env)
+        self.lab = Lab(os.environ.get("VZ_TEST_LAB", name), hosts=hosts, env=env)
         self.guests = []
         self.watcher = None
 
@@ -184,8 +187,8 @@ class Scene:
         except ValueError:
             raise AssertionError("observer %s: %s%s" % (verb, done.stdout, done.stderr)) from None
 
-    def guest(self, name, words="", disk=False):
-        guest = Guest(self, name, words, disk, len(self.guests))
+    def guest(self, name, words="", disk=False, memory_mib=None):
+        guest = Guest(self, name, words, disk, memory_mib)
         self.guests.append(guest)
         return guest
 
