@@ -100,7 +100,8 @@ static bool note_prepare(vz_migration *m, GError **err)
            vz_migration_note(m, "name", vz_domain_name(m->domain), err) &&
            vz_migration_note(m, "facts", facts, err) &&
            vz_migration_note(m, "peer-name", m->peer_name, err) &&
-           vz_migration_note(m, "peer-fingerprint", m->peer_fingerprint, err);
+           vz_migration_note(m, "peer-fingerprint", m->peer_fingerprint, err) &&
+           vz_journal_sync(m->journal, err);
 }
 
 static uint64_t facts_of(const vz_options *options, const vz_def *def)

@@ -229,12 +229,19 @@ vz_side vz_journal_side(const vz_journal *journal)
     return journal->side;
 }
 
-static bool append(vz_journal *journal, const char *line, GError **err)
+static bool append(vz_journal *journal, const char *line, bool durable, GError **err)
 {
-    if (vz_fd_append_durable(journal->fd, line, strlen(line), err))
+    if (durable ? vz_fd_append_durable(journal->fd, line, strlen(line), err)
+                : vz_fd_write_all(journal->fd, line, strlen(line), err))
         return true;
     g_prefix_error(err, "journal '%s': ", journal->path);
     return false;
+}
+
+bool vz_journal_sync(vz_journal *journal, GError **err)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);
+    return append(journal, "", true, err);
 }
 
 bool vz_journal_set(vz_journal *journal, const char *key, const char *value, GError **err)
@@ -242,7 +249,7 @@ bool vz_journal_set(vz_journal *journal, const char *key, const char *value, GEr
     g_autofree char *escaped = g_strescape(value, NULL);
     g_autofree char *line = g_strdup_printf("set %s %s\n", key, escaped);
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);
-    if (!append(journal, line, err))
+    if (!append(journal, line, false, err))
         return false;
     note_value(journal, key, escaped);
     return true;
@@ -258,7 +265,7 @@ bool vz_journal_step(vz_journal *journal, const char *verb, const char *step, GE
 {
     g_autofree char *line = g_strdup_printf("%s %s\n", verb, step);
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);
-    if (!append(journal, line, err))
+    if (!append(journal, line, false, err))
         return false;
     note_step(journal, verb, step);
     return true;
@@ -296,7 +303,8 @@ static bool move_to(vz_journal *journal, vz_record to, bool allowed, GError **er
         return vz_fail(err, VZ_ERR_OPERATION_INVALID,
                        "the job's record says '%s', so it cannot become '%s'",
                        record_names[journal->state], record_names[to]);
-    if (!append(journal, line, err))
+    /* To those who ask, "loaded" is no more than "prepared". */
+    if (!append(journal, line, to != VZ_RECORD_LOADED, err))
         return false;
     journal->state = to;
     return true;

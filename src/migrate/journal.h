@@ -1,7 +1,9 @@
 /* journal.h - the durable record of one migration job on one host.
  *
- * A text file, one line an event, appended and synced before what it announces happens; `cat` shows
- * what a failed night did. A restart reads it back and enters the same settle as any failure.
+ * A text file, one line an event, appended before what it announces happens; `cat` shows what a
+ * failed night did. A restart reads it back and enters the same settle as any failure. Every line
+ * outlives the daemon at once; it outlives the host when it or a later one was synced, as every
+ * state is that others are told of (docs/decisions/0040-journal-syncs.md).
  *
  *     virtvz-journal 1 in 7d0f...            version, side, job
  *     set domain 90d7...                     values, escaped as C strings
@@ -57,11 +59,14 @@ const char *vz_journal_path(const vz_journal *journal);
 const uint8_t *vz_journal_job(const vz_journal *journal);
 vz_side vz_journal_side(const vz_journal *journal);
 
-/* Durable values. get: a copy, or NULL; caller frees. */
+/* Makes what was written so far outlive the host. */
+bool vz_journal_sync(vz_journal *journal, GError **err);
+
+/* Values, written but not synced. get: a copy, or NULL; caller frees. */
 bool vz_journal_set(vz_journal *journal, const char *key, const char *value, GError **err);
 char *vz_journal_get(vz_journal *journal, const char *key);
 
-/* Steps. `verb` is "begin", "done" or "undone". */
+/* Steps, written but not synced. `verb` is "begin", "done" or "undone". */
 bool vz_journal_step(vz_journal *journal, const char *verb, const char *step, GError **err);
 
 /* What recovery needs: the name of the last step that was begun or done and not undone, and whether
@@ -74,6 +79,7 @@ vz_record vz_journal_state(vz_journal *journal);
  */
 bool vz_journal_revoke(vz_journal *journal, GError **err);
 
-/* Moves to a state, durably, if the present one allows it: ABORTED is final and is reached only
- * from before COMMITTED; nothing else moves backwards. OPERATION_INVALID names both states. */
+/* Moves to a state, durably (LOADED, which nobody is told, with the next sync), if the present one
+ * allows it: ABORTED is final and is reached only from before COMMITTED; nothing else moves
+ * backwards. OPERATION_INVALID names both states. */
 bool vz_journal_advance(vz_journal *journal, vz_record to, GError **err);

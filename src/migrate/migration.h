@@ -104,7 +104,8 @@ void vz_migration_detach(vz_migration *migration, vz_job_type outcome, const cha
 /* Removes the record and the keys, durably, and unregisters. */
 void vz_migration_forget(vz_migration *migration);
 
-/* Keeps a value in the record; a failure is an error of the job. */
+/* Keeps a value in the record (durable with the record's next sync); a failure is an error of the
+ * job. */
 bool vz_migration_note(vz_migration *migration, const char *key, const char *value, GError **err);
 
 /* Asks the running phase to end: its waits return, its step fails with OPERATION_ABORTED and this

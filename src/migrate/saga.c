@@ -2,6 +2,7 @@
 #include "migrate/saga.h"
 
 #include "base/log.h"
+#include "base/wait.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -43,6 +44,22 @@ static void note(vz_saga *saga, const char *verb, const vz_step *step)
         vz_warn(NULL, "%s %s: %s", verb, step->name, err->message);
 }
 
+/* What may have to be undone after the host itself went down must be known then. Of other steps
+ * nothing outlives a host, or their own state tells (docs/decisions/0040-journal-syncs.md). */
+static bool note_begin(vz_saga *saga, const vz_step *step, GError **err)
+{
+    return !saga->journal || (vz_journal_step(saga->journal, "begin", step->name, err) &&
+                              (!step->undo || vz_journal_sync(saga->journal, err)));
+}
+
+static void note_undone(vz_saga *saga, const vz_step *step)
+{
+    g_autoptr(GError) err = NULL;
+    note(saga, "undone", step);
+    if (saga->journal && step->undo && !vz_journal_sync(saga->journal, &err))
+        vz_warn(NULL, "undone %s: %s", step->name, err->message);
+}
+
 static bool applies(const vz_saga *saga, const vz_step *step)
 {
     return (step->when == 0 || (saga->facts & step->when)) && !(saga->facts & step->unless);
@@ -56,7 +73,7 @@ static void unwind(vz_saga *saga)
             continue;
         if (step->undo)
             step->undo(saga->migration);
-        note(saga, "undone", step);
+        note_undone(saga, step);
     }
 }
 
@@ -90,10 +107,12 @@ static vz_saga_result settle_at(vz_saga *saga, int i)
 
 static bool run_step(vz_saga *saga, const vz_step *step, GError **err)
 {
-    if (saga->journal && !vz_journal_step(saga->journal, "begin", step->name, err))
-        return false;
-    return !fault(step, "before", err) && step->run(saga->migration, err) &&
-           !fault(step, "after", err);
+    int64_t began_us = vz_now_us();
+    bool done = note_begin(saga, step, err) && !fault(step, "before", err) &&
+                step->run(saga->migration, err) && !fault(step, "after", err);
+    vz_debug(NULL, "step %s: %s after %" G_GINT64_FORMAT " us", step->name,
+             done ? "done" : "failed", vz_now_us() - began_us);
+    return done;
 }
 
 vz_saga_result vz_saga_run(vz_saga *saga, vz_phase phase, GError **err)

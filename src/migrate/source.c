@@ -145,7 +145,7 @@ static bool note_begin(vz_migration *m, GError **err)
     g_autofree char *facts = g_strdup_printf("%" G_GUINT64_FORMAT, m->saga.facts);
     return vz_migration_note(m, "domain", vz_domain_uuid_text(m->domain), err) &&
            vz_migration_note(m, "facts", facts, err) &&
-           vz_migration_note(m, "release", m->release, err);
+           vz_migration_note(m, "release", m->release, err) && vz_journal_sync(m->journal, err);
 }
 
 static char *begin_cookie(const vz_migration *m)

@@ -65,7 +65,8 @@ static bool meet_destination(vz_migration *m, GError **err)
            vz_migration_note(m, "peer-fingerprint", m->peer_fingerprint, err) &&
            vz_migration_note(m, "peer-host", m->peer_host, err) &&
            vz_migration_note(m, "peer-port", port, err) &&
-           vz_migration_note(m, "incarnation", m->incarnation, err);
+           vz_migration_note(m, "incarnation", m->incarnation, err) &&
+           vz_journal_sync(m->journal, err);
 }
 
 static bool prove_disks(vz_migration *m, GError **err)

@@ -189,7 +189,8 @@ static json_t *reply_to(vz_migration *migration, const char *op, GError **err)
     if (strcmp(op, "probe") == 0) {
         /* Durable before the answer: a source that was never answered cannot have released. */
         g_autofree char *probed = vz_journal_get(migration->journal, VZ_NOTE_PROBED);
-        if (!probed && !vz_migration_note(migration, VZ_NOTE_PROBED, "yes", err))
+        if ((!probed && !vz_migration_note(migration, VZ_NOTE_PROBED, "yes", err)) ||
+            !vz_journal_sync(migration->journal, err))
             return NULL;
         return json_pack("{ss}", "record", vz_record_name(vz_journal_state(migration->journal)));
     }
