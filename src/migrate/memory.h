@@ -22,9 +22,9 @@ typedef enum {
 
 vz_memory_status vz_memory_status_parse(const char *word);
 
-/* The guest's gap starts so low, and is raised only while rounds do not converge: 50 instead of
- * QEMU's 300 ms costs a light writer nothing and takes its gap from 350 to 100 ms. */
-#define VZ_DOWNTIME_LIMIT_FIRST_MS 50
+/* The guest's gap starts so low, and is raised only while rounds do not converge: rounds near the
+ * limit are as short as the limit, so trying costs little. QEMU's default is 300 ms. */
+#define VZ_DOWNTIME_LIMIT_FIRST_MS 20
 #define VZ_DOWNTIME_LIMIT_LAST_MS  400
 /* QEMU's own cap of 128 MiB/s would double the time on any fast link; this is its largest value
  * that no arithmetic of its overflows. */
