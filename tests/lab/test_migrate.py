@@ -101,6 +101,36 @@ class MigrateTest(unittest.TestCase):
         return here, there, done
 
 
+# libvirt-python in a host: the older calls, which use the procedures without typed parameters.
+OLDER_API = """
+import libvirt, sys
+source = libvirt.open("vz:///system")
+domain = source.lookupByName(sys.argv[1])
+flags = (libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PERSIST_DEST |
+         libvirt.VIR_MIGRATE_UNDEFINE_SOURCE)
+if sys.argv[3] == "managed":
+    moved = domain.migrate(libvirt.open(sys.argv[2]), flags, None, None, 0)
+    print(moved.name(), moved.isActive())
+else:
+    domain.migrateToURI(sys.argv[2], flags | libvirt.VIR_MIGRATE_PEER2PEER, None, 0)
+"""
+
+# In the observer's network: prints the senders' MAC addresses of RARP frames for some seconds.
+RARP_LISTENER = """
+import socket, time
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x8035))
+print("listening", flush=True)
+end = time.monotonic() + 15
+while time.monotonic() < end:
+    sock.settimeout(max(0.1, end - time.monotonic()))
+    try:
+        frame = sock.recv(2048)
+    except TimeoutError:
+        break
+    print(frame[6:12].hex(":"), flush=True)
+"""
+
+
 class Moves(MigrateTest):
     def test_managed_live(self):
         with worker.unharmed(gap_ms=GAP_LIVE_MS):
@@ -213,6 +243,23 @@ class Moves(MigrateTest):
             lines[host] = re.findall(r"event 'lifecycle' for domain '?%s'?: (.*)" % worker.name, text)
         self.assertEqual(lines[here], ["Suspended Migrated", "Stopped Migrated", "Undefined Removed"])
         self.assertEqual(lines[there], ["Started Migrated", "Defined Added", "Resumed Migrated"])
+
+    def test_older_api(self):
+        for mode in ("managed", "p2p"):
+            here, there = self.where()
+            with self.subTest(mode=mode), worker.unharmed(gap_ms=GAP_LIVE_MS):
+                here.run("python3", "-c", OLDER_API, worker.name, scene.uri(there), mode,
+                         timeout=MIGRATE_TIMEOUT_S)
+                worker.expect_on(there)
+
+    def test_the_network_is_told(self):
+        """RARP frames with the guest's address arrive at a third host after the move."""
+        mac = re.search(r"mac address='([^']*)'", worker.xml).group(1)
+        listener = scene.lab.observer.popen(sys.executable, "-c", RARP_LISTENER)
+        self.assertEqual(listener.stdout.readline(), "listening\n")
+        with worker.unharmed():
+            self.move(*MOVE)
+        self.assertIn(mac, listener.communicate(timeout=30)[0].split())
 
     def test_two_guests_at_once(self):
         other = scene.guest("other", "vz.dirty=2")
