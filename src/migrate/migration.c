@@ -118,8 +118,15 @@ bool vz_migration_attach(vz_migration *migration, vz_domain *domain, const vz_jo
         return false;
     migration->guarding = true;
     migration->domain = vz_domain_ref(domain);
+    vz_migration_ref(migration); /* the guard's: others find the job through it */
     vz_domain_keep_actor(domain);
     return true;
+}
+
+static void drop_guards_reference(vz_domain *domain, void *data)
+{
+    (void)domain;
+    vz_migration_unref(data);
 }
 
 void vz_migration_detach(vz_migration *migration, vz_job_type outcome, const char *error_text)
@@ -135,6 +142,8 @@ void vz_migration_detach(vz_migration *migration, vz_job_type outcome, const cha
               sizeof(migration->stats.error_text));
     vz_migration_uncancel(migration);
     vz_domain_job_end(migration->domain, &migration->stats);
+    /* Later, because whoever ended the job was called through the guard. */
+    vz_domain_post(migration->domain, VZ_TASK_NORMAL, drop_guards_reference, migration, NULL);
     vz_domain_release_actor(migration->domain);
     g_clear_pointer(&migration->domain, vz_domain_unref);
 }

@@ -477,7 +477,8 @@ const vz_job_ops vz_source_ops = {
 void vz_source_resume_guest(vz_migration *m)
 {
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
-    if (m->guest_died || m->guest_left || !m->was_running || m->user_suspended)
+    bool by_user = snapshot->state == VZ_STATE_PAUSED && snapshot->reason != VZ_PAUSED_MIGRATION;
+    if (m->guest_died || m->guest_left || !m->was_running || by_user)
         return;
     g_autoptr(GError) err = NULL;
     vz_qemu *qemu = vz_migration_qemu(m, &err);
