@@ -76,7 +76,8 @@ vz_qemu *vz_qemu_adopt(const vz_qemu_adopt_request *request, bool *ret_ended, GE
  * call again. */
 bool vz_qemu_kill(vz_qemu *qemu, bool graceful, GError **err);
 
-/* Removes the taps and the run directory that a QEMU left which is proved dead and was never adopted. */
+/* Removes the taps and the run directory that a QEMU left which is proved dead and was never
+ * adopted. */
 void vz_qemu_tidy(const vz_qemu_host *host, const vz_def *live);
 
 /* Forgets it without touching it: the daemon ends, QEMU goes on. */
