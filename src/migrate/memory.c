@@ -128,6 +128,6 @@ uint64_t vz_memory_downtime_step_ms(uint64_t pass)
     uint64_t limit_ms = VZ_DOWNTIME_LIMIT_FIRST_MS;
     for (uint64_t p = PASSES_PER_STEP; p < pass && limit_ms < VZ_DOWNTIME_LIMIT_LAST_MS;
          p += PASSES_PER_STEP)
-        limit_ms *= 2;
+        limit_ms = MIN(limit_ms * 2, VZ_DOWNTIME_LIMIT_LAST_MS);
     return limit_ms;
 }
