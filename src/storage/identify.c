@@ -9,15 +9,21 @@
 #include <string.h>
 #include <time.h>
 
-#define PROBE                  VZ_LIBEXECDIR "/virtvz-probe"
 #define PROBE_OUTPUT_BYTES_MAX ((size_t)16 * 1024)
+
+static const char *program = VZ_LIBEXECDIR "/virtvz-probe";
+
+void vz_identify_set_program(const char *path)
+{
+    program = path;
+}
 
 /* NULL with err: the helper failed; an answer of its own with "error" is turned into MIGRATE_UNSAFE
  * too, since what cannot be looked at is not proved. */
 static json_t *probe(const char *command, const char *image, const char *nonce, const char *text,
                      GError **err)
 {
-    const char *const argv[] = {PROBE, command, image, nonce, text, NULL};
+    const char *const argv[] = {program, command, image, nonce, text, NULL};
     g_autofree char *output = NULL;
     if (!vz_run(argv, vz_now_us() + VZ_IDENTIFY_DEADLINE_US, &output, err)) {
         g_autofree char *why = g_strdup((*err)->message);

@@ -1,0 +1,207 @@
+/* test_identify.c - the proof that a disk is the same file on both hosts, and ways to fool it.
+ *
+ * The two hosts are two directories: "there" is the same one by another path (a link), or another.
+ * The probe is the real program (VZ_TEST_PROBE). */
+#include "storage/identify.h"
+
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char *top;
+
+static char *path_in(const char *directory, const char *name)
+{
+    return g_build_filename(top, directory, name, NULL);
+}
+
+static void make_image(const char *directory, const char *name, const char *text)
+{
+    g_autofree char *path = path_in(directory, name);
+    g_assert_true(g_file_set_contents(path, text, -1, NULL));
+}
+
+/* A definition with one disk. */
+static vz_def *def_with(const char *directory, const char *name)
+{
+    static const vz_def_host host = {
+        .arch = "x86_64", .emulator = "/usr/bin/qemu-system-x86_64", .default_machine = "pc"};
+    g_autofree char *path = path_in(directory, name);
+    g_autofree char *xml = g_strdup_printf(
+        "<domain type='qemu'><name>x</name><memory>65536</memory><os><type>hvm</type></os><devices>"
+        "<disk type='file'><source file='%s'/><target dev='vda' bus='virtio'/></disk>"
+        "</devices></domain>",
+        path);
+    g_autoptr(GError) err = NULL;
+    vz_def *def = vz_def_parse(xml, VZ_DEF_PARSE_INACTIVE, &host, &err);
+    g_assert_no_error(err);
+    return def;
+}
+
+static unsigned notes_in(const char *directory)
+{
+    g_autofree char *path = path_in(directory, NULL);
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    unsigned count = 0;
+    for (const char *name; (name = g_dir_read_name(dir));)
+        count += g_str_has_prefix(name, ".virtvz-");
+    return count;
+}
+
+/* The whole exchange; true: proved. *err says why not. */
+static bool prove(const vz_def *here, const vz_def *there, GError **err)
+{
+    json_t *offer = NULL;
+    json_t *answer = NULL;
+    bool proved = vz_identify_offer(here, "hosta", &offer, err) &&
+                  vz_identify_answer(there, offer, &answer, err) &&
+                  vz_identify_confirm(offer, answer, err);
+    if (offer)
+        vz_identify_remove(NULL, offer);
+    json_decref(offer);
+    json_decref(answer);
+    return proved;
+}
+
+static void expect_refused(const vz_def *here, const vz_def *there, const char *words)
+{
+    g_autoptr(GError) err = NULL;
+    g_assert_false(prove(here, there, &err));
+    g_assert_cmpint(err->code, ==, VZ_ERR_MIGRATE_UNSAFE);
+    if (!strstr(err->message, words))
+        g_error("'%s' does not say '%s'", err->message, words);
+    g_assert_cmpuint(notes_in("shared"), ==, 0);
+    g_assert_cmpuint(notes_in("other"), ==, 0);
+}
+
+static void test_shared(void)
+{
+    make_image("shared", "disk.img", "content");
+    g_autoptr(vz_def) here = def_with("shared", "disk.img");
+    g_autoptr(vz_def) by_link = def_with("link-to-shared", "disk.img");
+    g_autoptr(GError) err = NULL;
+    g_assert_true(prove(here, here, &err));
+    g_assert_true(prove(here, by_link, &err));
+    g_assert_true(prove(by_link, here, &err));
+    g_assert_cmpuint(notes_in("shared"), ==, 0);
+}
+
+static void test_copy_of_the_same_name_is_refused(void)
+{
+    make_image("shared", "disk.img", "content");
+    make_image("other", "disk.img", "content");
+    g_autoptr(vz_def) here = def_with("shared", "disk.img");
+    g_autoptr(vz_def) there = def_with("other", "disk.img");
+    expect_refused(here, there, "not on shared storage");
+}
+
+static void test_nothing_there(void)
+{
+    make_image("shared", "disk.img", "content");
+    g_autoptr(vz_def) here = def_with("shared", "disk.img");
+    g_autoptr(vz_def) absent = def_with("other", "absent.img");
+    g_autoptr(vz_def) no_directory = def_with("no-such-directory", "disk.img");
+    expect_refused(here, absent, "here: nothing");
+    expect_refused(here, no_directory, "no-such-directory");
+}
+
+static void test_another_file_of_a_shared_directory(void)
+{
+    make_image("shared", "disk.img", "content");
+    make_image("shared", "other.img", "CONTENT");
+    g_autoptr(vz_def) here = def_with("shared", "disk.img");
+    g_autoptr(vz_def) there = def_with("shared", "other.img");
+    expect_refused(here, there, "a different one");
+}
+
+/* A running guest changes its image between the two looks; QEMU's locks then tell that it is it. */
+static void test_locks_stand_in_for_the_time(void)
+{
+    make_image("shared", "disk.img", "content");
+    g_autoptr(vz_def) def = def_with("shared", "disk.img");
+    g_autofree char *path = path_in("shared", "disk.img");
+    g_autoptr(GError) err = NULL;
+    for (int locked = 0; locked < 2; locked++) {
+        json_t *offer = NULL;
+        json_t *answer = NULL;
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+        struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 100, .l_len = 1};
+        if (locked)
+            g_assert_cmpint(fcntl(fd, F_OFD_SETLK, &lock), ==, 0);
+        g_assert_true(vz_identify_offer(def, "hosta", &offer, &err));
+        const struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_NOW}};
+        g_assert_cmpint(futimens(fd, times), ==, 0);
+        g_assert_cmpint(vz_identify_answer(def, offer, &answer, &err), ==, locked);
+        g_clear_error(&err);
+        vz_identify_remove(NULL, offer);
+        json_decref(offer);
+        json_decref(answer);
+        close(fd);
+    }
+}
+
+/* A source that is lied to by the destination: an answer that is not beside its image. */
+static void test_confirm_wants_the_answer_itself(void)
+{
+    make_image("shared", "disk.img", "content");
+    g_autoptr(vz_def) def = def_with("shared", "disk.img");
+    g_autoptr(GError) err = NULL;
+    json_t *offer = NULL;
+    g_assert_true(vz_identify_offer(def, "hosta", &offer, &err));
+    json_t *lie =
+        json_pack("[{ss ss}]", "target", "vda", "text", "virtvz answers: it is shared. 00");
+    g_assert_false(vz_identify_confirm(offer, lie, &err));
+    g_assert_cmpint(err->code, ==, VZ_ERR_MIGRATE_UNSAFE);
+    g_clear_error(&err);
+    json_t *nothing = json_array();
+    g_assert_false(vz_identify_confirm(offer, nothing, &err));
+    vz_identify_remove(NULL, offer);
+    json_decref(nothing);
+    json_decref(lie);
+    json_decref(offer);
+}
+
+static void test_hostile_offers(void)
+{
+    make_image("shared", "disk.img", "content");
+    g_autoptr(vz_def) def = def_with("shared", "disk.img");
+    static const char *const offers[] = {"{}", "[{}]", "[]",
+                                         "[{\"target\":\"vda\",\"nonce\":\"../../etc/passwd\"}]",
+                                         "[{\"target\":\"vda\",\"nonce\":7,\"text\":[]}]"};
+    for (size_t i = 0; i < G_N_ELEMENTS(offers); i++) {
+        g_autoptr(GError) err = NULL;
+        json_t *offer = json_loads(offers[i], 0, NULL);
+        json_t *answer = NULL;
+        g_assert_false(vz_identify_answer(def, offer, &answer, &err));
+        g_assert_nonnull(err);
+        json_decref(offer);
+    }
+    g_assert_cmpuint(notes_in("shared"), ==, 0);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    vz_identify_set_program(g_getenv("VZ_TEST_PROBE"));
+    top = g_dir_make_tmp("vz-identify-XXXXXX", NULL);
+    g_autofree char *shared = path_in("shared", NULL);
+    g_autofree char *other = path_in("other", NULL);
+    g_autofree char *link_path = path_in("link-to-shared", NULL);
+    g_assert_true(g_mkdir(shared, 0755) == 0 && g_mkdir(other, 0755) == 0 &&
+                  symlink(shared, link_path) == 0);
+    g_test_add_func("/storage/identify/shared", test_shared);
+    g_test_add_func("/storage/identify/copy", test_copy_of_the_same_name_is_refused);
+    g_test_add_func("/storage/identify/nothing", test_nothing_there);
+    g_test_add_func("/storage/identify/another-file", test_another_file_of_a_shared_directory);
+    g_test_add_func("/storage/identify/locks", test_locks_stand_in_for_the_time);
+    g_test_add_func("/storage/identify/lying-answer", test_confirm_wants_the_answer_itself);
+    g_test_add_func("/storage/identify/hostile-offers", test_hostile_offers);
+    int status = g_test_run();
+    g_autofree char *command = g_strdup_printf("rm -r '%s'", top);
+    if (system(command) != 0)
+        g_printerr("%s is left\n", top);
+    g_free(top);
+    return status;
+}
