@@ -36,6 +36,8 @@ struct vz_journal {
     vz_side side;
     GMutex lock;
     int fd;
+    off_t bytes; /* of whole lines */
+    bool torn;   /* half a line follows them and could not be cut off yet */
     vz_record state;
     GHashTable *values;
     GPtrArray *steps; /* of step_record, those that were not undone */
@@ -84,6 +86,31 @@ static bool sync_directory(const char *directory, GError **err)
     return true;
 }
 
+static bool reserve_space(vz_journal *journal, GError **err)
+{
+    return fallocate(journal->fd, FALLOC_FL_KEEP_SIZE, 0, RESERVED_BYTES) == 0 ||
+           errno == EOPNOTSUPP ||
+           vz_fail_errno(err, errno, "cannot reserve space for the journal '%s'", journal->path);
+}
+
+/* A line is in the file whole or not at all: the next one would join half of one, and a line that
+ * could not be synced must not be read back, since its writer was told that it failed. */
+static bool append(vz_journal *journal, const char *line, bool durable, GError **err)
+{
+    size_t bytes = strlen(line);
+    if (journal->torn && ftruncate(journal->fd, journal->bytes) < 0)
+        return vz_fail_errno(err, errno, "journal '%s' ends in half a line", journal->path);
+    if (durable ? vz_fd_append_durable(journal->fd, line, bytes, err)
+                : vz_fd_write_all(journal->fd, line, bytes, err)) {
+        journal->torn = false;
+        journal->bytes += (off_t)bytes;
+        return true;
+    }
+    journal->torn = ftruncate(journal->fd, journal->bytes) < 0;
+    g_prefix_error(err, "journal '%s': ", journal->path);
+    return false;
+}
+
 vz_journal *vz_journal_create(const char *directory, vz_side side, const uint8_t job[VZ_UUID_BYTES],
                               GError **err)
 {
@@ -104,11 +131,7 @@ vz_journal *vz_journal_create(const char *directory, vz_side side, const uint8_t
     }
     g_autofree char *header =
         g_strdup_printf(HEADER_FORMAT, VZ_JOURNAL_VERSION, side_names[side], id);
-    bool reserved =
-        fallocate(journal->fd, FALLOC_FL_KEEP_SIZE, 0, RESERVED_BYTES) == 0 || errno == EOPNOTSUPP;
-    if (!reserved)
-        vz_fail_errno(err, errno, "cannot reserve space for the journal '%s'", path);
-    if (!reserved || !vz_fd_append_durable(journal->fd, header, strlen(header), err) ||
+    if (!reserve_space(journal, err) || !append(journal, header, true, err) ||
         !sync_directory(directory, err)) {
         unlink(path);
         return NULL;
@@ -181,7 +204,8 @@ static bool parse_line(vz_journal *journal, const char *line)
 vz_journal *vz_journal_load(const char *path, GError **err)
 {
     g_autofree char *text = NULL;
-    if (!vz_file_read(path, VZ_JOURNAL_BYTES_MAX, &text, NULL, err))
+    size_t bytes;
+    if (!vz_file_read(path, VZ_JOURNAL_BYTES_MAX, &text, &bytes, err))
         return NULL;
     g_autoptr(vz_journal) journal = journal_new(path);
     /* What follows the last newline was never finished; a later append must not join it. */
@@ -202,10 +226,15 @@ vz_journal *vz_journal_load(const char *path, GError **err)
         }
     }
     journal->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
-    if (journal->fd < 0 || ftruncate(journal->fd, (off_t)whole_bytes) < 0) {
+    journal->bytes = (off_t)whole_bytes;
+    if (journal->fd < 0 || (bytes > whole_bytes && ftruncate(journal->fd, journal->bytes) < 0)) {
         vz_fail_errno(err, errno, "cannot open the journal '%s'", path);
         return NULL;
     }
+    /* Cutting gave up the space behind the end. A disk that is full now says so at the next line.
+     */
+    g_autoptr(GError) ignored = NULL;
+    reserve_space(journal, &ignored);
     return g_steal_pointer(&journal);
 }
 
@@ -227,15 +256,6 @@ const uint8_t *vz_journal_job(const vz_journal *journal)
 vz_side vz_journal_side(const vz_journal *journal)
 {
     return journal->side;
-}
-
-static bool append(vz_journal *journal, const char *line, bool durable, GError **err)
-{
-    if (durable ? vz_fd_append_durable(journal->fd, line, strlen(line), err)
-                : vz_fd_write_all(journal->fd, line, strlen(line), err))
-        return true;
-    g_prefix_error(err, "journal '%s': ", journal->path);
-    return false;
 }
 
 bool vz_journal_sync(vz_journal *journal, GError **err)

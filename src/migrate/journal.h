@@ -10,7 +10,8 @@
  *     begin start-guest                      steps: begin, done, undone
  *     state committed                        what `ask` is answered from (docs/migration.md)
  *
- * An unfinished last line (a crash in the middle of a write) counts as never written. States only
+ * An unfinished last line (a crash in the middle of a write) counts as never written, and what a
+ * failed write leaves is cut off, so that a function here either failed or wrote. States only
  * move forward by vz_journal_advance, under the journal's lock, so that an `ask` and a running
  * Finish cannot both win. Any thread. */
 #pragma once

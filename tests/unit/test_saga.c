@@ -8,7 +8,9 @@
 
 #include <glib/gstdio.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define N_STEPS   7
@@ -248,6 +250,42 @@ static void test_journal_torn_line(void)
     g_rmdir(dir);
 }
 
+static void limit_file_size(rlim_t bytes)
+{
+    struct rlimit limit;
+    g_assert_cmpint(getrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+    limit.rlim_cur = MIN(bytes, limit.rlim_max);
+    g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+}
+
+/* A disk that takes only half of a line: the line was never written, and the next one is whole. */
+static void test_journal_full_disk(void)
+{
+    g_autofree char *dir = g_dir_make_tmp("vz-journal-XXXXXX", NULL);
+    uint8_t job[VZ_UUID_BYTES] = {9};
+    g_autoptr(GError) err = NULL;
+    GStatBuf before;
+    vz_journal *journal = vz_journal_create(dir, VZ_SIDE_DESTINATION, job, &err);
+    g_assert_no_error(err);
+    g_autofree char *path = g_strdup(vz_journal_path(journal));
+    g_assert_cmpint(g_stat(path, &before), ==, 0);
+    signal(SIGXFSZ, SIG_IGN);
+    limit_file_size((rlim_t)before.st_size + 5);
+    g_assert_false(vz_journal_advance(journal, VZ_RECORD_PREPARED, &err));
+    limit_file_size(RLIM_INFINITY);
+    g_assert_nonnull(strstr(err->message, path));
+    g_clear_error(&err);
+    g_assert_cmpint(vz_journal_state(journal), ==, VZ_RECORD_NONE);
+    g_assert_true(vz_journal_advance(journal, VZ_RECORD_ABORTED, &err));
+    vz_journal_free(journal);
+    journal = vz_journal_load(path, &err);
+    g_assert_no_error(err);
+    g_assert_cmpint(vz_journal_state(journal), ==, VZ_RECORD_ABORTED);
+    g_assert_true(vz_journal_remove(journal, &err));
+    vz_journal_free(journal);
+    g_rmdir(dir);
+}
+
 static void test_journal_damage_is_named(void)
 {
     g_autofree char *dir = g_dir_make_tmp("vz-journal-XXXXXX", NULL);
@@ -273,6 +311,7 @@ int main(int argc, char **argv)
     g_test_add_func("/migrate/saga/fault-matrix", test_fault_matrix);
     g_test_add_func("/migrate/saga/undo-without-asking", test_matrix_catches_undo_without_asking);
     g_test_add_func("/migrate/journal/torn-line", test_journal_torn_line);
+    g_test_add_func("/migrate/journal/full-disk", test_journal_full_disk);
     g_test_add_func("/migrate/journal/damage", test_journal_damage_is_named);
     return g_test_run();
 }
