@@ -247,9 +247,9 @@ typedef struct {
     const vz_wire_bytes *cookie_in;
 } performance;
 
-static bool perform_for_client(vz_domain *domain, const performance *p, char **ret_cookie,
-                               GError **err)
+static bool perform_for_client(vz_call *call, const performance *p, char **ret_cookie, GError **err)
 {
+    vz_domain *domain = vz_api_subject(call);
     g_auto(vz_cookie) cookie = {0};
     bool has_cookie = false;
     if (!read_cookie(p->cookie_in, "prepare", &cookie, &has_cookie, err))
@@ -261,18 +261,23 @@ static bool perform_for_client(vz_domain *domain, const performance *p, char **r
     g_autoptr(vz_migration) migration = vz_source_find(domain, &cookie, err);
     vz_source_destination to = {.cookie = &cookie,
                                 .uri = vz_options_text(p->options, VZ_OPTION_URI)};
-    return migration && vz_source_perform(migration, &to, ret_cookie, err);
+    if (!migration)
+        return false;
+    if (vz_source_perform(migration, &to, ret_cookie, err))
+        return true;
+    if (!migration->domain) /* over: clients do not confirm a Perform that failed */
+        vz_conn_forget_close(vz_call_conn(call), migration);
+    return false;
 }
 
 static bool perform(vz_call *call, const performance *p, vz_wire_migrate_perform3_ret *ret,
                     GError **err)
 {
-    vz_domain *domain = vz_api_subject(call);
     g_autofree char *cookie = NULL;
     if (!vz_options_check(p->options, VZ_GUEST_VM, VZ_PHASE_PERFORM, err))
         return false;
     if (!vz_options_has(p->options, VZ_OPTION_PEER2PEER)) {
-        if (!perform_for_client(domain, p, &cookie, err))
+        if (!perform_for_client(call, p, &cookie, err))
             return false;
         ret->cookie_out = cookie_out(call, cookie);
         return true;
@@ -282,7 +287,7 @@ static bool perform(vz_call *call, const performance *p, vz_wire_migrate_perform
                        "received unexpected cookie with P2P migration");
     if (!p->dconnuri)
         return vz_fail(err, VZ_ERR_INVALID_ARG, "no URI of the destination's daemon");
-    return vz_p2p_migrate(vz_this_host.migrate, domain, p->dconnuri, p->options, err);
+    return vz_p2p_migrate(vz_this_host.migrate, vz_api_subject(call), p->dconnuri, p->options, err);
 }
 
 bool vz_api_domain_migrate_perform3_params(vz_call *call,
@@ -337,16 +342,26 @@ static void finish_on_actor(vz_domain *domain, void *data)
 {
     finishing *f = data;
     GError *err = NULL;
-    if (!vz_destination_finish(f->migration, f->has_cookie ? &f->cookie : NULL, f->options,
-                               f->cancelled, &err)) {
+    bool finished = vz_destination_finish(f->migration, f->has_cookie ? &f->cookie : NULL,
+                                          f->options, f->cancelled, &err);
+    if (!f->migration->domain) /* over, in either way */
+        vz_conn_forget_close(vz_call_conn(f->call), f->migration);
+    if (!finished) {
         vz_call_fail(f->call, err);
         return;
     }
-    vz_conn_forget_close(vz_call_conn(f->call), f->migration);
     g_autofree char *cookie = vz_destination_finish_cookie(f->migration);
     vz_wire_migrate_finish3_ret ret = {.dom = vz_api_domain(f->call, domain),
                                        .cookie_out = cookie_out(f->call, cookie)};
     vz_call_reply(f->call, &ret);
+}
+
+/* True where the job is one of this domain: a client may name one and send the cookie of another,
+ * and a job is touched on its own domain's actor only. Any thread, so by the record. */
+static bool belongs_to(const vz_migration *m, vz_domain *domain)
+{
+    g_autofree char *uuid = vz_journal_get(m->journal, "domain");
+    return uuid && strcmp(uuid, vz_domain_uuid_text(domain)) == 0;
 }
 
 /* By the cookie, which names the job; a cancelled Finish has none, and is found by the name. On the
@@ -360,11 +375,12 @@ static vz_migration *find_arrival(vz_domain *domain, const finishing *f, GError 
         memcpy(job, f->cookie.job, VZ_UUID_BYTES);
     else if (!snapshot->has_job || !vz_uuid_parse(snapshot->job.token, job))
         memset(job, 0, VZ_UUID_BYTES);
-    vz_migration *m = vz_migrate_find(vz_this_host.migrate, VZ_SIDE_DESTINATION, job);
-    if (!m)
-        vz_fail(err, f->cancelled ? VZ_ERR_MIGRATE_FINISH_OK : VZ_ERR_OPERATION_INVALID,
-                "domain '%s' is not arriving here by that job", vz_domain_name(domain));
-    return m;
+    g_autoptr(vz_migration) m = vz_migrate_find(vz_this_host.migrate, VZ_SIDE_DESTINATION, job);
+    if (m && belongs_to(m, domain))
+        return g_steal_pointer(&m);
+    vz_fail(err, f->cancelled ? VZ_ERR_MIGRATE_FINISH_OK : VZ_ERR_OPERATION_INVALID,
+            "domain '%s' is not arriving here by that job", vz_domain_name(domain));
+    return NULL;
 }
 
 static bool finish(finishing *take_f, const char *name, const vz_wire_bytes *cookie_in,

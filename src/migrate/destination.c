@@ -234,8 +234,8 @@ bool vz_destination_finish(vz_migration *m, const vz_cookie *cookie, const vz_op
     vz_record record = vz_journal_state(m->journal);
     if (record == VZ_RECORD_STARTED)
         return true;
-    if (record == VZ_RECORD_ABORTED)
-        return refuse_finish(m, err);
+    if (record == VZ_RECORD_ABORTED || !m->domain)
+        return refuse_finish(m, err); /* without a domain: undone, but the record could not say */
     if (record >= VZ_RECORD_COMMITTED)
         return vz_fail(err, VZ_ERR_OPERATION_FAILED,
                        "the guest is committed to run here, but has not started yet");

@@ -115,10 +115,17 @@ static bool run_step(vz_saga *saga, const vz_step *step, GError **err)
     return done;
 }
 
+bool vz_saga_expects(const vz_saga *saga, vz_phase phase)
+{
+    const vz_step *next = &saga->steps[saga->next];
+    return next->name && next->phase == phase;
+}
+
 vz_saga_result vz_saga_run(vz_saga *saga, vz_phase phase, GError **err)
 {
-    for (const vz_step *step; (step = &saga->steps[saga->next])->name && step->phase == phase;) {
+    while (vz_saga_expects(saga, phase)) {
         int i = saga->next++;
+        const vz_step *step = &saga->steps[i];
         if (!applies(saga, step))
             continue;
         if (!run_step(saga, step, err)) {

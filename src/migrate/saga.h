@@ -45,7 +45,12 @@ typedef struct {
     bool pivoted;        /* the outcome is decided: only forward from here */
 } vz_saga;
 
-/* Runs the steps of one phase. err is set unless VZ_SAGA_OK. */
+/* True where the next step is one of this phase: a caller may leave a phase out, call one twice, or
+ * call one of a job that is undone. */
+bool vz_saga_expects(const vz_saga *saga, vz_phase phase);
+
+/* Runs the steps of one phase, which are the next ones (vz_saga_expects) or done already. err is
+ * set unless VZ_SAGA_OK. */
 vz_saga_result vz_saga_run(vz_saga *saga, vz_phase phase, GError **err);
 
 /* Takes everything back, or where a release or pivot was begun, asks first. For an abort from

@@ -110,6 +110,13 @@ static void settle(vz_migration *m)
     m->busy--;
 }
 
+/* As a task of its own. */
+static void settle_later(vz_domain *domain, void *data)
+{
+    (void)domain;
+    settle(data);
+}
+
 /* --- phases --- */
 
 /* Runs one phase; true: done. On failure the job is closed, or left in doubt. */
@@ -266,6 +273,9 @@ static char *perform_cookie(vz_migration *m)
 bool vz_source_perform(vz_migration *m, const vz_source_destination *destination, char **ret_cookie,
                        GError **err)
 {
+    if (!vz_saga_expects(&m->saga, VZ_PHASE_PERFORM))
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                       "migration job %s has been performed already; confirm it", m->id);
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
     m->was_running = snapshot->state == VZ_STATE_RUNNING;
     if (!vz_migration_note(m, "was-running", m->was_running ? "yes" : "no", err) ||
@@ -281,6 +291,9 @@ bool vz_source_perform(vz_migration *m, const vz_source_destination *destination
     if (!run_phase(m, VZ_PHASE_PERFORM, err))
         return false;
     *ret_cookie = perform_cookie(m);
+    if (m->abort_reason) /* its client went after the release: no Confirm will come */
+        vz_domain_post(m->domain, VZ_TASK_NORMAL, settle_later, vz_migration_ref(m),
+                       (GDestroyNotify)vz_migration_unref);
     return true;
 }
 
@@ -445,12 +458,6 @@ static bool op_event(vz_domain *domain, void *job, const char *name, const struc
         return true;
     }
     return false;
-}
-
-static void settle_later(vz_domain *domain, void *data)
-{
-    (void)domain;
-    settle(data);
 }
 
 static bool op_died(vz_domain *domain, void *job)

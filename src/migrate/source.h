@@ -34,7 +34,8 @@ typedef struct {
 
 /* Copies the guest and lets it go. On success it is paused here, everything has arrived there, and
  * *ret_cookie (caller frees) carries the proof of that. On failure the job is over and the guest is
- * as before; or, where the destination cannot be asked, in doubt, and the error says so. */
+ * as before; or, where the destination cannot be asked, in doubt, and the error says so. A second
+ * Perform is OPERATION_INVALID and changes nothing. */
 bool vz_source_perform(vz_migration *migration, const vz_source_destination *destination,
                        char **ret_cookie, GError **err);
 
@@ -49,7 +50,7 @@ bool vz_source_confirm(vz_migration *migration, const vz_cookie *cookie, bool ca
 void vz_source_give_up(vz_migration *migration, const char *reason);
 
 /* The client of a managed migration has gone: settles, unless a phase is running, which then
- * settles itself. */
+ * settles itself, at its end or as the next task. */
 void vz_source_client_lost(vz_migration *migration);
 
 /* After a restart; loop thread: posts to the actor. Takes the register's view of the job. */
