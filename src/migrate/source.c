@@ -503,16 +503,14 @@ void vz_source_resume_guest(vz_migration *m)
 
 /* --- after a restart --- */
 
-/* ret_domain: NULL for a job that needs none any more. */
-static bool reload(vz_migration *m, vz_domain **ret_domain, GError **err)
+static bool reload(vz_migration *m, uint8_t ret_uuid[VZ_UUID_BYTES], GError **err)
 {
     g_autofree char *uuid_text = vz_journal_get(m->journal, "domain");
     g_autofree char *facts = vz_journal_get(m->journal, "facts");
     g_autofree char *was_running = vz_journal_get(m->journal, "was-running");
     g_autofree char *port = vz_journal_get(m->journal, "peer-port");
     g_autofree char *offered = vz_journal_get(m->journal, "disks-offered");
-    uint8_t uuid[VZ_UUID_BYTES];
-    if (!uuid_text || !facts || !vz_uuid_parse(uuid_text, uuid))
+    if (!uuid_text || !facts || !vz_uuid_parse(uuid_text, ret_uuid))
         return vz_fail(err, VZ_ERR_INTERNAL_ERROR, "the record names no domain");
     m->release = vz_journal_get(m->journal, "release");
     m->peer_host = vz_journal_get(m->journal, "peer-host");
@@ -524,9 +522,7 @@ static bool reload(vz_migration *m, vz_domain **ret_domain, GError **err)
     m->saga.steps = vz_source_steps;
     m->saga.facts = g_ascii_strtoull(facts, NULL, 10);
     vz_saga_recover(&m->saga);
-    if (ret_domain)
-        *ret_domain = vz_table_find_uuid(vz_migrate_settings(m->service)->table, uuid, NULL, err);
-    return !ret_domain || *ret_domain;
+    return true;
 }
 
 static void recover(vz_domain *domain, void *data)
@@ -545,17 +541,27 @@ static void recover(vz_domain *domain, void *data)
 void vz_source_recover(vz_migration *m)
 {
     g_autoptr(GError) err = NULL;
-    g_autoptr(vz_domain) domain = NULL;
-    bool ended = vz_journal_state(m->journal) == VZ_RECORD_ENDED;
-    if (!reload(m, ended ? NULL : &domain, &err)) {
+    uint8_t uuid[VZ_UUID_BYTES];
+    if (!reload(m, uuid, &err)) {
         vz_error(m->id, "the migration cannot be settled: %s", err->message);
         return;
     }
-    if (ended) {
+    vz_record record = vz_journal_state(m->journal);
+    g_autoptr(vz_domain) domain =
+        vz_table_find_uuid(vz_migrate_settings(m->service)->table, uuid, NULL, &err);
+    if (record == VZ_RECORD_ENDED ||
+        (!domain && (m->saga.pivoted || record != VZ_RECORD_RELEASED))) {
+        /* Without a domain there is nothing left to end, or nothing that could go on. */
+        vz_migration_stop_carrier(m);
         end_record(m);
-        return;
+    } else if (!domain) {
+        vz_error(m->id,
+                 "the guest was let go to %s and nothing of it is left here; look there whether it "
+                 "runs. The record stays.",
+                 m->peer_name);
+    } else {
+        vz_info(m->id, "settling the migration of '%s' after a restart", vz_domain_name(domain));
+        vz_domain_post(domain, VZ_TASK_NORMAL, recover, vz_migration_ref(m),
+                       (GDestroyNotify)vz_migration_unref);
     }
-    vz_info(m->id, "settling the migration of '%s' after a restart", vz_domain_name(domain));
-    vz_domain_post(domain, VZ_TASK_NORMAL, recover, vz_migration_ref(m),
-                   (GDestroyNotify)vz_migration_unref);
 }
