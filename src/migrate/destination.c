@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define NOTE_OLD_CONFIG "old-config"
+
 /* --- the end of a job --- */
 
 static void give_place_back(vz_migration *m, vz_domain *domain)
@@ -17,6 +19,14 @@ static void give_place_back(vz_migration *m, vz_domain *domain)
     if (m->reserved)
         vz_table_release(domain, VZ_RESERVE_START);
     m->reserved = false;
+}
+
+/* A source that never asked cannot have released, so it will never ask. */
+static void forget_unless_probed(vz_migration *m)
+{
+    g_autofree char *probed = vz_journal_get(m->journal, VZ_NOTE_PROBED);
+    if (!probed)
+        vz_migration_forget(m);
 }
 
 /* Nothing of the guest is left here; the record stays, to answer, if there can be a question. */
@@ -27,9 +37,7 @@ static void close_aborted(vz_migration *m, const char *reason)
     vz_migration_detach(m, VZ_JOB_FAILED, reason);
     give_place_back(m, domain);
     g_atomic_int_set(&m->dissolved, 1);
-    g_autofree char *probed = vz_journal_get(m->journal, VZ_NOTE_PROBED);
-    if (!probed)
-        vz_migration_forget(m); /* the source cannot have released, so it will never ask */
+    forget_unless_probed(m);
 }
 
 static void close_started(vz_migration *m)
@@ -37,7 +45,28 @@ static void close_started(vz_migration *m)
     g_autoptr(vz_domain) domain = vz_domain_ref(m->domain);
     vz_info(m->id, "'%s' has arrived from %s", vz_domain_name(domain), m->peer_name);
     vz_migration_detach(m, VZ_JOB_COMPLETED, NULL);
+    if (m->guest_died) /* it has run here, but not for long; the job kept that to itself */
+        vz_life_guest_ended(domain);
     give_place_back(m, domain);
+}
+
+/* QEMU is dead after the commit. A guest whose start was not tried cannot have run: the commit is
+ * revoked, and the source goes on with it. Else nobody can know, and that is the answer. */
+static void close_dead(vz_migration *m)
+{
+    static const char reason[] = "QEMU ended on the destination before the guest was seen to run";
+    g_autoptr(GError) err = NULL;
+    g_autoptr(vz_domain) domain = vz_domain_ref(m->domain);
+    if (vz_journal_revoke(m->journal, &err)) {
+        vz_saga_revoke(&m->saga);
+        close_aborted(m, reason);
+        return;
+    }
+    vz_error(m->id, "'%s' may have run here: %s", vz_domain_name(domain), reason);
+    vz_migration_detach(m, VZ_JOB_FAILED, reason);
+    vz_life_guest_ended(domain);
+    give_place_back(m, domain);
+    g_atomic_int_set(&m->dissolved, 1);
 }
 
 /* Makes the record final, then takes everything back. Where the record cannot be written the guest
@@ -59,7 +88,7 @@ static void give_up(vz_migration *m, const char *reason)
     m->busy--;
 }
 
-/* A job whose start failed: tried again until it works or QEMU is gone. */
+/* A job whose start failed: tried again until it works or QEMU is dead. */
 static void go_forward_again(vz_migration *m)
 {
     if (!m->domain || m->busy)
@@ -67,13 +96,14 @@ static void go_forward_again(vz_migration *m)
     g_autoptr(GError) err = NULL;
     m->busy++;
     vz_migration_uncancel(m);
-    if (vz_saga_run(&m->saga, VZ_PHASE_FINISH, &err) == VZ_SAGA_OK) {
+    if (m->guest_died && vz_journal_state(m->journal) != VZ_RECORD_STARTED) {
+        close_dead(m);
+    } else if (vz_saga_run(&m->saga, VZ_PHASE_FINISH, &err) == VZ_SAGA_OK) {
         close_started(m);
     } else {
         vz_error(m->id, "'%s' is committed to run here, but does not start: %s",
                  vz_domain_name(m->domain), err->message);
-        if (!m->guest_died)
-            vz_migrate_retry(m, go_forward_again);
+        vz_migrate_retry(m, go_forward_again);
     }
     m->busy--;
 }
@@ -93,6 +123,18 @@ static bool take_source(vz_migration *m, const vz_cookie *cookie, GError **err)
     return true;
 }
 
+/* What persist will overwrite, for an undo after a restart. */
+static bool note_old_config(vz_migration *m, GError **err)
+{
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
+    if (!(m->saga.facts & VZ_FACT_PERSIST_DEST) || !snapshot->config)
+        return true;
+    m->old_config = vz_def_ref(snapshot->config);
+    g_autofree char *xml =
+        vz_def_format(m->old_config, VZ_DEF_FORMAT_SECURE | VZ_DEF_FORMAT_INACTIVE);
+    return vz_migration_note(m, NOTE_OLD_CONFIG, xml, err);
+}
+
 static bool note_prepare(vz_migration *m, GError **err)
 {
     g_autofree char *facts = g_strdup_printf("%" G_GUINT64_FORMAT, m->saga.facts);
@@ -101,7 +143,7 @@ static bool note_prepare(vz_migration *m, GError **err)
            vz_migration_note(m, "facts", facts, err) &&
            vz_migration_note(m, "peer-name", m->peer_name, err) &&
            vz_migration_note(m, "peer-fingerprint", m->peer_fingerprint, err) &&
-           vz_journal_sync(m->journal, err);
+           note_old_config(m, err) && vz_journal_sync(m->journal, err);
 }
 
 static uint64_t facts_of(const vz_options *options, const vz_def *def)
@@ -361,10 +403,23 @@ const vz_job_ops vz_destination_ops = {
 
 /* --- after a restart --- */
 
+/* What persist did, if it was begun; a step that was not is not undone. */
+static void reload_old_config(vz_migration *m)
+{
+    g_autoptr(GError) err = NULL;
+    g_autofree char *xml = vz_journal_get(m->journal, NOTE_OLD_CONFIG);
+    m->old_config = xml ? vz_migrate_settings(m->service)->parse(xml, &err) : NULL;
+    m->persisted = !err;
+    if (err)
+        vz_error(m->id, "its definition stays as it is, for the one before cannot be read: %s",
+                 err->message);
+}
+
 static void recover(vz_domain *domain, void *data)
 {
     vz_migration *m = data;
     g_autoptr(GError) err = NULL;
+    reload_old_config(m);
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
     m->guest_died = !vz_snapshot_active(snapshot);
     m->def = snapshot->live ? vz_def_ref(snapshot->live) : NULL;
@@ -403,7 +458,6 @@ void vz_destination_recover(vz_migration *m)
     m->saga.steps = vz_destination_steps;
     m->saga.facts = facts ? g_ascii_strtoull(facts, NULL, 10) : 0;
     m->run_on_arrival = run && strcmp(run, "yes") == 0;
-    m->persisted = (m->saga.facts & VZ_FACT_PERSIST_DEST) != 0 && record >= VZ_RECORD_LOADED;
     m->options = vz_options_new();
     vz_saga_recover(&m->saga);
     g_autoptr(vz_domain) domain = find_domain(m);
@@ -417,4 +471,6 @@ void vz_destination_recover(vz_migration *m)
         vz_error(m->id, "%s", err->message);
     vz_migration_stop_carrier(m);
     g_atomic_int_set(&m->dissolved, 1);
+    if (vz_journal_state(m->journal) == VZ_RECORD_ABORTED)
+        forget_unless_probed(m);
 }

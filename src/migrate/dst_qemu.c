@@ -120,12 +120,8 @@ static bool load(vz_migration *m, GError **err)
 
 static bool persist(vz_migration *m, GError **err)
 {
-    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
     vz_def *config = vz_destination_config(m, err);
-    if (!config)
-        return false;
-    m->old_config = snapshot->config ? vz_def_ref(snapshot->config) : NULL;
-    m->persisted = vz_life_define(m->domain, config, err);
+    m->persisted = config && vz_life_define(m->domain, config, err);
     return m->persisted;
 }
 
@@ -134,8 +130,12 @@ static void unpersist(vz_migration *m)
     if (!m->persisted)
         return;
     g_autoptr(GError) err = NULL;
-    bool back = m->old_config ? vz_life_define(m->domain, g_steal_pointer(&m->old_config), &err)
-                              : vz_life_undefine(m->domain, &err);
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
+    bool back = true;
+    if (m->old_config)
+        back = vz_life_define(m->domain, g_steal_pointer(&m->old_config), &err);
+    else if (vz_snapshot_persistent(snapshot))
+        back = vz_life_undefine(m->domain, &err);
     if (!back)
         vz_error(m->id, "the definition of '%s' stays: %s", vz_domain_name(m->domain),
                  err->message);
@@ -159,11 +159,12 @@ static bool start_guest(vz_migration *m, GError **err)
     vz_record record = vz_journal_state(m->journal);
     if (record == VZ_RECORD_STARTED)
         return true;
-    if (record == VZ_RECORD_COMMITTED &&
-        !vz_journal_advance(m->journal, VZ_RECORD_START_ATTEMPTED, err))
-        return false;
+    /* First: without a QEMU nothing is attempted, and the commit can be revoked. */
     vz_qemu *qemu = vz_migration_qemu(m, err);
-    if (!qemu || (m->run_on_arrival && !vz_qemu_cont(qemu, err)))
+    if (!qemu || (record == VZ_RECORD_COMMITTED &&
+                  !vz_journal_advance(m->journal, VZ_RECORD_START_ATTEMPTED, err)))
+        return false;
+    if (m->run_on_arrival && !vz_qemu_cont(qemu, err))
         return false;
     m->resumed_at_us = vz_now_us();
     if (!vz_journal_advance(m->journal, VZ_RECORD_STARTED, err))

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 /* Enough for every record of a job, so that a disk that fills up later cannot stop a verdict. */
-#define RESERVED_BYTES (64 * 1024)
+#define RESERVED_BYTES ((size_t)64 * 1024)
 #define HEADER_FORMAT  "virtvz-journal %d %s %s\n"
 
 static const char *const record_names[VZ_RECORD_COUNT] = {
@@ -269,6 +269,11 @@ bool vz_journal_set(vz_journal *journal, const char *key, const char *value, GEr
     g_autofree char *escaped = g_strescape(value, NULL);
     g_autofree char *line = g_strdup_printf("set %s %s\n", key, escaped);
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);
+    /* The reserved part is kept for steps and states. */
+    if ((size_t)journal->bytes + strlen(line) > VZ_JOURNAL_BYTES_MAX - RESERVED_BYTES)
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                       "'%s' of %zu bytes does not fit the journal '%s'", key, strlen(line),
+                       journal->path);
     if (!append(journal, line, false, err))
         return false;
     note_value(journal, key, escaped);

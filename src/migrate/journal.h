@@ -19,7 +19,8 @@
 #include "base/text.h"
 #include "migrate/options.h"
 
-#define VZ_JOURNAL_BYTES_MAX ((size_t)1024 * 1024)
+/* The largest definition, whatever it is made of, and what else is noted. */
+#define VZ_JOURNAL_BYTES_MAX ((size_t)6 * 1024 * 1024)
 #define VZ_JOURNAL_VERSION   1
 
 /* The words of the journal, of `ask` and of the model in docs/model. */
@@ -63,7 +64,8 @@ vz_side vz_journal_side(const vz_journal *journal);
 /* Makes what was written so far outlive the host. */
 bool vz_journal_sync(vz_journal *journal, GError **err);
 
-/* Values, written but not synced. get: a copy, or NULL; caller frees. */
+/* Values, written but not synced; one that would make the record larger than can be read back is
+ * OPERATION_INVALID. get: a copy, or NULL; caller frees. */
 bool vz_journal_set(vz_journal *journal, const char *key, const char *value, GError **err);
 char *vz_journal_get(vz_journal *journal, const char *key);
 

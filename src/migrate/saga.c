@@ -158,6 +158,12 @@ vz_saga_result vz_saga_settle(vz_saga *saga, GError **err)
     return result;
 }
 
+void vz_saga_revoke(vz_saga *saga)
+{
+    saga->pivoted = false;
+    unwind(saga);
+}
+
 void vz_saga_recover(vz_saga *saga)
 {
     bool done = false;

@@ -58,5 +58,9 @@ vz_saga_result vz_saga_run(vz_saga *saga, vz_phase phase, GError **err);
  * outcome is that the guest has moved; go on with vz_saga_run. err is set for VZ_SAGA_PENDING. */
 vz_saga_result vz_saga_settle(vz_saga *saga, GError **err);
 
+/* The pivot was revoked where its decision is kept, since nothing of what follows it has happened:
+ * takes everything back. */
+void vz_saga_revoke(vz_saga *saga);
+
 /* Sets `next` from the journal after a restart; vz_saga_settle then decides. */
 void vz_saga_recover(vz_saga *saga);

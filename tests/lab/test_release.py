@@ -77,6 +77,10 @@ def restart(host, fault=None):
                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+def records(host):
+    return "".join(path.read_text() for path in host.path("/var/lib/virtvz/jobs").glob("*.in"))
+
+
 def alive(host):
     return host.run("virsh", "-c", VZ, "uri", check=False).returncode == 0 and host.run(
         "virsh", "-c", VZ, "list", check=False).returncode == 0
@@ -99,6 +103,22 @@ class Crashes(unittest.TestCase):
             eventually("one host runs it, the other does not", self.settled, 90)
         scene.expect_nothing_left(60)
         restart(victim)
+
+    def test_90_qemu_dies_after_the_commit(self):
+        """It was never started there, so the commit is revoked and the guest goes on here."""
+        here, there = self.where()
+        restart(there, "start-guest:fail:before")
+        with worker.unharmed():
+            process = here.popen("virsh", "-c", VZ, "migrate", "--p2p", *MOVE, worker.name,
+                                 scene.uri(there))
+            eventually("the destination commits", lambda: "state committed" in records(there), 60)
+            there.run("sh", "-c", "kill -9 $(pgrep qemu-system)")
+            process.communicate(timeout=MIGRATE_TIMEOUT_S)
+            self.assertNotEqual(process.returncode, 0)
+            eventually("it runs where it was", lambda: worker.state(here) == "running", 60)
+            self.assertIsNone(worker.state(there))
+        scene.expect_nothing_left(60)
+        restart(there)
 
     def settled(self):
         states = sorted(str(worker.state(host)) for host in scene.lab.hosts)
