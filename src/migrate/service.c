@@ -184,7 +184,10 @@ void vz_migrate_retry(vz_migration *migration, void (*settle)(vz_migration *migr
 static void run_errand(void *data, void *user)
 {
     vz_migration *migration = data;
-    if (vz_verdict_forget(migration))
+    g_autofree char *probed = vz_journal_get(migration->journal, VZ_NOTE_PROBED);
+    /* A destination that was never probed drops an undone job by itself, perhaps before it is told.
+     */
+    if (vz_verdict_forget(migration) || !probed)
         vz_migration_forget(migration);
     else
         schedule_with(migration, errand_due, vz_migration_ref(migration),

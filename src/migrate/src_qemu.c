@@ -89,7 +89,8 @@ static void close_channel(vz_migration *m)
 
 static bool prove_ask(vz_migration *m, GError **err)
 {
-    return vz_verdict_probe(m, err);
+    /* From now on the destination keeps its record until it is told to forget it. */
+    return vz_migration_note(m, VZ_NOTE_PROBED, "yes", err) && vz_verdict_probe(m, err);
 }
 
 static void set_paused(vz_migration *m, int64_t when_us)
