@@ -102,7 +102,7 @@ class Guest:
     def ask(self, words, timeout_s=20):
         """A question by UDP, from the observer's place."""
         done = self.scene.lab.observer.run(
-            sys.executable, "lab/guest/observer.py", "ask", self.address, *words.split(),
+            sys.executable, SOURCE / "lab/guest/observer.py", "ask", self.address, *words.split(),
             check=False, timeout=timeout_s + 10)
         return done.stdout.strip()
 
@@ -152,7 +152,7 @@ class Scene:
             with contextlib.suppress(OSError):
                 os.unlink(self.control)  # of a run that was killed
             self.watcher = self.lab.observer.popen(
-                sys.executable, "lab/guest/observer.py", "run", "--control", self.control,
+                sys.executable, SOURCE / "lab/guest/observer.py", "run", "--control", self.control,
                 "--udp", "0.0.0.0:%d" % OBSERVER_PORT)
             self.install_guest()
             eventually("the observer listens", lambda: os.path.exists(self.control), 10)
