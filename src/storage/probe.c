@@ -134,7 +134,8 @@ static void remove_note(const char *path)
 
 int main(int argc, char **argv)
 {
-    if (argc < 4) {
+    /* The nonce becomes part of a path, and may have come from another host. */
+    if (argc < 4 || argv[3][strspn(argv[3], "0123456789abcdef")] != '\0') {
         fputs("usage: virtvz-probe offer|answer|read|remove IMAGE NONCE [TEXT]\n", stderr);
         return 2;
     }
