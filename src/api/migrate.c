@@ -338,10 +338,29 @@ static void finishing_free(void *data)
     g_free(f);
 }
 
+static bool fail_not_arriving(vz_domain *domain, const finishing *f, GError **err)
+{
+    return vz_fail(err, f->cancelled ? VZ_ERR_MIGRATE_FINISH_OK : VZ_ERR_OPERATION_INVALID,
+                   "domain '%s' is not arriving here by that job", vz_domain_name(domain));
+}
+
+/* A client may name one domain and send the cookie of another, but a job is touched on the actor of
+ * its own only. By the record, which any thread may read. */
+static bool belongs_to(const vz_migration *m, vz_domain *domain)
+{
+    g_autofree char *uuid = vz_journal_get(m->journal, "domain");
+    return uuid && strcmp(uuid, vz_domain_uuid_text(domain)) == 0;
+}
+
 static void finish_on_actor(vz_domain *domain, void *data)
 {
     finishing *f = data;
     GError *err = NULL;
+    if (!belongs_to(f->migration, domain)) {
+        fail_not_arriving(domain, f, &err);
+        vz_call_fail(f->call, err);
+        return;
+    }
     bool finished = vz_destination_finish(f->migration, f->has_cookie ? &f->cookie : NULL,
                                           f->options, f->cancelled, &err);
     if (!f->migration->domain) /* over, in either way */
@@ -356,14 +375,6 @@ static void finish_on_actor(vz_domain *domain, void *data)
     vz_call_reply(f->call, &ret);
 }
 
-/* True where the job is one of this domain: a client may name one and send the cookie of another,
- * and a job is touched on its own domain's actor only. Any thread, so by the record. */
-static bool belongs_to(const vz_migration *m, vz_domain *domain)
-{
-    g_autofree char *uuid = vz_journal_get(m->journal, "domain");
-    return uuid && strcmp(uuid, vz_domain_uuid_text(domain)) == 0;
-}
-
 /* By the cookie, which names the job; a cancelled Finish has none, and is found by the name. On the
  * loop, so the job may end meanwhile: it is looked up by its token, never by the guard's pointer.
  */
@@ -375,12 +386,10 @@ static vz_migration *find_arrival(vz_domain *domain, const finishing *f, GError 
         memcpy(job, f->cookie.job, VZ_UUID_BYTES);
     else if (!snapshot->has_job || !vz_uuid_parse(snapshot->job.token, job))
         memset(job, 0, VZ_UUID_BYTES);
-    g_autoptr(vz_migration) m = vz_migrate_find(vz_this_host.migrate, VZ_SIDE_DESTINATION, job);
-    if (m && belongs_to(m, domain))
-        return g_steal_pointer(&m);
-    vz_fail(err, f->cancelled ? VZ_ERR_MIGRATE_FINISH_OK : VZ_ERR_OPERATION_INVALID,
-            "domain '%s' is not arriving here by that job", vz_domain_name(domain));
-    return NULL;
+    vz_migration *m = vz_migrate_find(vz_this_host.migrate, VZ_SIDE_DESTINATION, job);
+    if (!m)
+        fail_not_arriving(domain, f, err);
+    return m;
 }
 
 static bool finish(finishing *take_f, const char *name, const vz_wire_bytes *cookie_in,

@@ -77,7 +77,8 @@ typedef struct {
 } vz_job_stats;
 
 /* What others may ask of a running job. Every function is called on the domain's actor thread,
- * often inside a vz_wait of the job itself, so none may block. NULL members answer 55. */
+ * often inside a vz_wait of the job itself, and then may not wait itself. NULL members answer 55.
+ */
 typedef struct {
     /* Begins to cancel; returns at once. */
     bool (*abort)(vz_domain *domain, void *job, GError **err);

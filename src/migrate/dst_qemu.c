@@ -74,14 +74,6 @@ static bool record_prepared(vz_migration *m, GError **err)
     return vz_journal_advance(m->journal, VZ_RECORD_PREPARED, err);
 }
 
-static bool something_happened(void *data)
-{
-    vz_migration *m = data;
-    bool happened = m->memory_event || m->guest_died;
-    m->memory_event = false;
-    return happened;
-}
-
 static bool check_proof(const vz_migration *m, GError **err)
 {
     const char *release = m->cookie_in ? m->cookie_in->release : NULL;
@@ -112,7 +104,7 @@ static bool load(vz_migration *m, GError **err)
             return vz_fail(err, VZ_ERR_OPERATION_FAILED,
                            "the guest did not arrive whole on the destination: %s",
                            *reason ? reason : "its state is incomplete");
-        if (vz_wait(vz_domain_inbox(m->domain), something_happened, m, vz_now_us() + POLL_US) ==
+        if (vz_wait(vz_domain_inbox(m->domain), vz_migration_stirred, m, vz_now_us() + POLL_US) ==
             VZ_WAIT_CANCELLED)
             return vz_migration_fail_aborted(m, err);
     }

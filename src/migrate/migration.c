@@ -6,10 +6,10 @@
 #include "base/units.h"
 #include "domain/table.h"
 #include "driver/qemu/driver.h"
+#include "driver/qemu/user.h"
 #include "migrate/service.h"
 
 #include <errno.h>
-#include <pwd.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,7 +25,6 @@ static vz_migration *migration_new(vz_migrate *service, vz_side side,
     vz_uuid_format(job, migration->id);
     migration->began_us = vz_now_us();
     migration->saga.migration = migration;
-    migration->downtime_limit_ms = 0;
     migration->stats.type = VZ_JOB_UNBOUNDED;
     migration->stats.operation =
         side == VZ_SIDE_SOURCE ? VZ_JOB_OP_MIGRATION_OUT : VZ_JOB_OP_MIGRATION_IN;
@@ -142,7 +141,8 @@ void vz_migration_detach(vz_migration *migration, vz_job_type outcome, const cha
               sizeof(migration->stats.error_text));
     vz_migration_uncancel(migration);
     vz_domain_job_end(migration->domain, &migration->stats);
-    /* Later, because whoever ended the job was called through the guard. */
+    /* Later, because whoever ended the job was called through the guard; never, when the program
+     * ends just now. */
     vz_domain_post(migration->domain, VZ_TASK_NORMAL, drop_guards_reference, migration, NULL);
     vz_domain_release_actor(migration->domain);
     g_clear_pointer(&migration->domain, vz_domain_unref);
@@ -185,6 +185,14 @@ void vz_migration_uncancel(vz_migration *migration)
         vz_inbox_uncancel(vz_domain_inbox(migration->domain));
 }
 
+bool vz_migration_stirred(void *data)
+{
+    vz_migration *migration = data;
+    bool stirred = migration->memory_event || migration->guest_died;
+    migration->memory_event = false;
+    return stirred;
+}
+
 struct vz_qemu *vz_migration_qemu(vz_migration *migration, GError **err)
 {
     vz_qemu *qemu = migration->guest_died ? NULL : vz_driver_qemu_of(migration->domain);
@@ -209,22 +217,6 @@ char *vz_migration_run_dir(const vz_migration *migration)
                            migration->id, migration->side == VZ_SIDE_SOURCE ? "out" : "in");
 }
 
-static bool find_user(const char *name, vz_carrier_start_request *request, GError **err)
-{
-    if (*name == '\0')
-        return true;
-    char buffer[16384];
-    struct passwd entry;
-    struct passwd *found = NULL;
-    if (getpwnam_r(name, &entry, buffer, sizeof(buffer), &found) != 0 || !found)
-        return vz_fail(err, VZ_ERR_INTERNAL_ERROR,
-                       "there is no user '%s' for the processes that carry a migration", name);
-    request->change_identity = true;
-    request->uid = entry.pw_uid;
-    request->gid = entry.pw_gid;
-    return true;
-}
-
 bool vz_migration_start_carrier(vz_migration *migration, GError **err)
 {
     const vz_migrate_config *settings = vz_migrate_settings(migration->service);
@@ -239,8 +231,12 @@ bool vz_migration_start_carrier(vz_migration *migration, GError **err)
         .inbox = vz_domain_inbox(migration->domain),
     };
     memcpy(request.job, migration->job, VZ_UUID_BYTES);
-    if (!find_user(settings->carrier_user, &request, err))
+    vz_qemu_user user;
+    if (!vz_qemu_user_find(settings->carrier_user, &user, err))
         return false;
+    request.change_identity = user.change;
+    request.uid = user.uid;
+    request.gid = user.gid;
     migration->carrier = vz_carrier_start(&request, err);
     return migration->carrier &&
            vz_port_admit(vz_migrate_port(migration->service), migration->carrier, err);

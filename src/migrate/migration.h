@@ -38,14 +38,14 @@ struct vz_migration {
     char id[VZ_UUID_TEXT_BYTES]; /* any thread */
     vz_journal *journal;         /* any thread */
     vz_channel_keys *keys;       /* any thread */
-    char *peer_fingerprint;      /* any thread; set once, before the job is registered or met */
 
     vz_domain *domain; /* referenced; NULL: only the record is left */
     vz_options *options;
     vz_saga saga;
     vz_carrier *carrier;
-    char *peer_name;       /* the other host, for messages */
-    json_t *disks_offered; /* identify.h */
+    char *peer_fingerprint; /* NULL: the other host is not known yet */
+    char *peer_name;        /* the other host, for messages */
+    json_t *disks_offered;  /* identify.h */
     json_t *disks_answered;
     char *release;              /* the proof on the source, its hash on the destination */
     const vz_cookie *cookie_in; /* of the phase that runs; borrowed */
@@ -58,19 +58,21 @@ struct vz_migration {
     bool guest_left;    /* it shut itself down during the job */
     char *abort_reason; /* somebody wants the job to end; NULL: nobody */
     unsigned retries;
+    bool retry_waits; /* a vz_migrate_retry is under way */
 
     /* source */
     char *peer_host; /* of the destination's data port */
     uint16_t peer_port;
     char *incarnation; /* of the destination's records */
     bool peer_to_peer;
-    bool was_running;     /* the guest ran when Perform began */
-    bool user_suspended;  /* a user paused it during the job */
-    int64_t paused_at_us; /* when it stopped; 0: not yet */
-    uint64_t downtime_limit_ms;
-    bool fixed_downtime; /* set by the caller: the ladder leaves it alone */
-    bool end_announced;  /* JOB_COMPLETED was sent */
-    bool verdict_known;  /* `verdict` was just asked for */
+    bool was_running;           /* the guest ran when Perform began */
+    bool user_suspended;        /* a user paused it during the job */
+    int64_t paused_at_us;       /* when it stopped; 0: not yet */
+    uint64_t downtime_limit_ms; /* of the stream; 0: it has not started */
+    uint64_t bandwidth_bytes_s; /* of the stream; 0: no limit */
+    bool fixed_downtime;        /* set by the caller: the ladder leaves it alone */
+    bool end_announced;         /* JOB_COMPLETED was sent */
+    bool verdict_known;         /* `verdict` was just asked for */
     vz_outcome verdict;
 
     /* destination */
@@ -116,6 +118,10 @@ bool vz_migration_fail_aborted(vz_migration *migration, GError **err);
 /* Before undoing or asking: waits are no longer cancelled. */
 void vz_migration_uncancel(vz_migration *migration);
 
+/* A vz_done_fn (vz_migration *): QEMU reported a change of the stream since it was last called, or
+ * has died. */
+bool vz_migration_stirred(void *migration);
+
 /* The QEMU of the job's domain; NULL with OPERATION_FAILED when it has ended or cannot be reached.
  */
 struct vz_qemu *vz_migration_qemu(vz_migration *migration, GError **err);
@@ -123,7 +129,7 @@ struct vz_qemu *vz_migration_qemu(vz_migration *migration, GError **err);
 /* Publishes `stats` as the running job's. */
 void vz_migration_publish(vz_migration *migration, const char *phase);
 
-/* RUN/jobs/ID.side, made on demand; caller frees. */
+/* RUN/jobs/ID.side, the carrier's; caller frees. */
 char *vz_migration_run_dir(const vz_migration *migration);
 /* Starts the job's carrier and lets the data port hand connections to it. */
 bool vz_migration_start_carrier(vz_migration *migration, GError **err);

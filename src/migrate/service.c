@@ -161,6 +161,7 @@ static void retry_run(vz_domain *domain, void *data)
 {
     (void)domain;
     retry *r = data;
+    r->migration->retry_waits = false;
     r->settle(r->migration);
 }
 
@@ -175,6 +176,9 @@ static gboolean retry_due(void *data)
 
 void vz_migrate_retry(vz_migration *migration, void (*settle)(vz_migration *migration))
 {
+    if (migration->retry_waits)
+        return;
+    migration->retry_waits = true;
     retry *r = g_new(retry, 1);
     *r = (retry){vz_domain_ref(migration->domain), vz_migration_ref(migration), settle};
     schedule_with(migration, retry_due, r, retry_free);

@@ -51,6 +51,6 @@ vz_migration *vz_migrate_find(vz_migrate *service, vz_side side, const uint8_t j
  * is removed. By a thread of the service, since no actor is left to wait on. */
 void vz_migrate_errand(vz_migration *migration);
 
-/* Runs settle(migration) on its actor after a pause that grows from 1 s to 60 s. Loop thread's
- * timer; any thread may call. */
+/* Runs settle(migration) on its actor after a pause that grows from 1 s to 60 s. Actor thread.
+ * While one is under way another call changes nothing. */
 void vz_migrate_retry(vz_migration *migration, void (*settle)(vz_migration *migration));

@@ -362,31 +362,35 @@ static bool op_abort(vz_domain *domain, void *job, GError **err)
     return true;
 }
 
-static bool set_limits(vz_domain *domain, vz_migration *m, uint64_t bytes_s, GError **err)
+/* Before the stream starts the domain keeps the limit for it. */
+static bool set_limits(vz_domain *domain, vz_migration *m, const vz_memory_limits *limits,
+                       GError **err)
 {
     vz_qemu *qemu = vz_driver_qemu_of(domain);
-    vz_memory_limits limits = {bytes_s, m->downtime_limit_ms};
-    /* Before the stream starts the new limit is read from the domain. */
-    return m->downtime_limit_ms == 0 || !qemu ||
-           vz_memory_set_limits(vz_qemu_qmp(qemu), &limits, err);
+    if (m->downtime_limit_ms == 0 || !qemu)
+        return true;
+    if (!vz_memory_set_limits(vz_qemu_qmp(qemu), limits, err))
+        return false;
+    m->bandwidth_bytes_s = limits->bandwidth_bytes_s;
+    m->downtime_limit_ms = limits->downtime_limit_ms;
+    return true;
 }
 
 static bool op_set_max_downtime(vz_domain *domain, void *job, uint64_t downtime_ms, GError **err)
 {
     vz_migration *m = job;
-    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
-    if (m->downtime_limit_ms == 0)
-        return true;
-    m->downtime_limit_ms = downtime_ms;
+    vz_memory_limits limits = {m->bandwidth_bytes_s, downtime_ms};
+    if (!set_limits(domain, m, &limits, err))
+        return false;
     m->fixed_downtime = true;
-    return set_limits(
-        domain, m, vz_options_number(m->options, VZ_OPTION_BANDWIDTH, snapshot->max_speed_bytes_s),
-        err);
+    return true;
 }
 
 static bool op_set_max_speed(vz_domain *domain, void *job, uint64_t bytes_s, GError **err)
 {
-    return set_limits(domain, job, bytes_s, err);
+    vz_migration *m = job;
+    vz_memory_limits limits = {bytes_s, m->downtime_limit_ms};
+    return set_limits(domain, m, &limits, err);
 }
 
 static bool op_suspend(vz_domain *domain, void *job, bool *ret_handled, GError **err)
@@ -428,7 +432,10 @@ static bool op_destroy(vz_domain *domain, void *job, GError **err)
             "domain '%s' has been let go and may be running on %s; its copy here ends by "
             "itself when %s has answered ('vz jobs' shows it)",
             vz_domain_name(domain), m->peer_name, m->peer_name);
-    return op_abort(domain, job, err);
+    if (m->busy)
+        return op_abort(domain, job, err);
+    vz_source_give_up(m, "the domain was destroyed");
+    return true;
 }
 
 static bool op_event(vz_domain *domain, void *job, const char *name, const struct json_t *data,

@@ -112,15 +112,6 @@ static bool pause_guest(vz_migration *m, GError **err)
     return true;
 }
 
-/* Wakes for an event of QEMU's, its death, or an abort. */
-static bool something_happened(void *data)
-{
-    vz_migration *m = data;
-    bool happened = m->memory_event || m->guest_died;
-    m->memory_event = false;
-    return happened;
-}
-
 /* One look at the stream, with statistics. false: the stream or the guest has failed. */
 static bool look(vz_migration *m, vz_memory_status *ret_status, const char *phase, GError **err)
 {
@@ -145,10 +136,7 @@ static void climb_downtime_ladder(vz_migration *m)
     if (m->fixed_downtime || limit_ms <= m->downtime_limit_ms)
         return;
     g_autoptr(GError) err = NULL;
-    vz_memory_limits limits = {vz_options_number(m->options, VZ_OPTION_BANDWIDTH, 0), limit_ms};
-    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
-    if (snapshot->max_speed_bytes_s)
-        limits.bandwidth_bytes_s = snapshot->max_speed_bytes_s;
+    vz_memory_limits limits = {m->bandwidth_bytes_s, limit_ms};
     m->downtime_limit_ms = limit_ms;
     vz_qemu *qemu = vz_migration_qemu(m, &err);
     if (!qemu || !vz_memory_set_limits(vz_qemu_qmp(qemu), &limits, &err))
@@ -174,9 +162,9 @@ static bool start_stream(vz_migration *m, GError **err)
     m->fixed_downtime = snapshot->max_downtime_ms != 0;
     m->downtime_limit_ms =
         m->fixed_downtime ? snapshot->max_downtime_ms : VZ_DOWNTIME_LIMIT_FIRST_MS;
-    vz_memory_limits limits = {
-        vz_options_number(m->options, VZ_OPTION_BANDWIDTH, snapshot->max_speed_bytes_s),
-        m->downtime_limit_ms};
+    m->bandwidth_bytes_s =
+        vz_options_number(m->options, VZ_OPTION_BANDWIDTH, snapshot->max_speed_bytes_s);
+    vz_memory_limits limits = {m->bandwidth_bytes_s, m->downtime_limit_ms};
     /* The inbox was served while the carrier connected. */
     qemu = vz_migration_qemu(m, err);
     return qemu && vz_memory_send(vz_qemu_qmp(qemu), qemus_end, &limits, err);
@@ -207,7 +195,7 @@ static bool copy_memory(vz_migration *m, GError **err)
         climb_downtime_ladder(m);
         if (!probe_again(m, &next_probe_us, err))
             return false;
-        if (vz_wait(vz_domain_inbox(m->domain), something_happened, m, vz_now_us() + POLL_US) ==
+        if (vz_wait(vz_domain_inbox(m->domain), vz_migration_stirred, m, vz_now_us() + POLL_US) ==
             VZ_WAIT_CANCELLED)
             return vz_migration_fail_aborted(m, err);
     }
@@ -236,7 +224,7 @@ static void stop_memory(vz_migration *m)
     g_autoptr(GError) err = NULL;
     bool cancelled = false;
     while (!m->guest_died && vz_now_us() < deadline_us && cancel_stream(m, &cancelled, &err))
-        vz_wait_uncancellable(vz_domain_inbox(m->domain), something_happened, m,
+        vz_wait_uncancellable(vz_domain_inbox(m->domain), vz_migration_stirred, m,
                               vz_now_us() + POLL_US);
     if (err)
         vz_warn(m->id, "cancelling the stream: %s", err->message);
@@ -261,7 +249,7 @@ static bool release_guest(vz_migration *m, GError **err)
             return true;
         if (vz_now_us() >= deadline_us)
             return vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "QEMU does not finish the switchover");
-        vz_wait_uncancellable(vz_domain_inbox(m->domain), something_happened, m,
+        vz_wait_uncancellable(vz_domain_inbox(m->domain), vz_migration_stirred, m,
                               vz_now_us() + POLL_US);
     }
 }

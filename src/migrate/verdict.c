@@ -119,7 +119,9 @@ bool vz_verdict_find_keys(const uint8_t job[VZ_UUID_BYTES], vz_channel_keys **re
                           char **ret_peer_fingerprint, void *user)
 {
     g_autoptr(vz_migration) migration = vz_migrate_find(user, VZ_SIDE_DESTINATION, job);
-    if (!migration || !migration->peer_fingerprint)
+    g_autofree char *peer =
+        migration ? vz_journal_get(migration->journal, "peer-fingerprint") : NULL;
+    if (!peer)
         return false;
     g_autoptr(GError) err = NULL;
     /* The server's copy is its own: the job may be forgotten while it answers. */
@@ -127,7 +129,7 @@ bool vz_verdict_find_keys(const uint8_t job[VZ_UUID_BYTES], vz_channel_keys **re
     *ret_keys = vz_channel_keys_load(path, &err);
     if (!*ret_keys)
         return false;
-    *ret_peer_fingerprint = g_strdup(migration->peer_fingerprint);
+    *ret_peer_fingerprint = g_steal_pointer(&peer);
     return true;
 }
 

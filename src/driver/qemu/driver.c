@@ -1,9 +1,8 @@
 /* driver.c - see driver.h: vz_driver over process.h, and QEMU's events as what they mean for the
  * domain.
  *
- * driver_data is a `guest`. Its `qemu` is taken out before vz_qemu_kill, which waits: a task served
- * in that wait then finds no QEMU instead of one that is being freed. A guest that lives but could
- * not be adopted has no qemu either; it is tried again when it is to do something. */
+ * driver_data is a `guest`. One that lives but could not be adopted has no `qemu`; it is tried
+ * again when it is to do something. */
 #include "driver/qemu/driver.h"
 
 #include "base/fd.h"
@@ -27,8 +26,7 @@
 
 typedef struct {
     vz_domain *domain; /* referenced */
-    vz_qemu *qemu;     /* NULL while it is killed, and where it could not be reached */
-    bool killing;
+    vz_qemu *qemu;     /* NULL where it could not be reached */
     bool reboot_wanted;
     vz_paused_reason stop_reason; /* of the next STOP, as an earlier event said */
     pid_t pid;
@@ -299,8 +297,8 @@ static vz_qemu *reachable(vz_domain *domain, GError **err)
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
     if (g && g->qemu)
         return g->qemu;
-    if (!g || g->killing || !s->live) {
-        vz_fail(err, VZ_ERR_OPERATION_INVALID, "domain '%s' is being ended",
+    if (!g || !s->live) {
+        vz_fail(err, VZ_ERR_OPERATION_INVALID, "domain '%s' is not running",
                 vz_domain_name(domain));
         return NULL;
     }
