@@ -109,7 +109,7 @@ class Guest:
     @contextlib.contextmanager
     def unharmed(self, gap_ms=None, beats=True):
         """What happens inside leaves exactly one copy of the guest, whole."""
-        mark = "m%d" % time.monotonic_ns()
+        mark = "unharmed-" + self.name  # again and again: an observer keeps 64
         self.scene.observe("mark", mark)
         self.gap_ms = None
         yield self
@@ -182,6 +182,8 @@ class Scene:
         done = subprocess.run(
             [sys.executable, str(SOURCE / "lab/guest/observer.py"), verb, self.control, *words],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        if verb == "mark" and done.returncode != 0:
+            raise AssertionError("observer mark: %s%s" % (done.stdout, done.stderr))
         try:
             return json.loads(done.stdout) if done.stdout.strip() else {}
         except ValueError:
