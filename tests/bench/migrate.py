@@ -23,6 +23,7 @@ Needs root, and the machine for itself: a move that began while it was busy is m
 import json
 import os
 import pathlib
+import signal
 import statistics
 import sys
 import time
@@ -238,6 +239,7 @@ def measure(scene, kind, rate, movers):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # takes the lab down
     kinds = chosen("VZ_BENCH_GUESTS", GUESTS)
     movers = chosen("VZ_BENCH_MOVERS", MOVERS)
     rates = [one.strip() for one in os.environ.get("VZ_BENCH_RATES", "none,1gbit").split(",")]
