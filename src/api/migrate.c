@@ -348,8 +348,9 @@ static bool fail_not_arriving(vz_domain *domain, const finishing *f, GError **er
  * its own only. By the record, which any thread may read. */
 static bool belongs_to(const vz_migration *m, vz_domain *domain)
 {
-    g_autofree char *uuid = vz_journal_get(m->journal, "domain");
-    return uuid && strcmp(uuid, vz_domain_uuid_text(domain)) == 0;
+    uint8_t uuid[VZ_UUID_BYTES];
+    return vz_migration_domain_uuid(m, uuid) &&
+           memcmp(uuid, vz_domain_uuid(domain), VZ_UUID_BYTES) == 0;
 }
 
 static void finish_on_actor(vz_domain *domain, void *data)

@@ -65,7 +65,7 @@ bool vz_fd_write_all(int fd, const void *data, size_t bytes, GError **err)
     return true;
 }
 
-static bool sync_directory_of(const char *path, GError **err)
+bool vz_file_sync_name(const char *path, GError **err)
 {
     g_autofree char *directory = g_path_get_dirname(path);
     vz_autofd fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -90,7 +90,7 @@ bool vz_file_write_durable(const char *path, const char *data, size_t bytes, mod
             g_prefix_error(err, "'%s': ", path);
         return false;
     }
-    return sync_directory_of(path, err);
+    return vz_file_sync_name(path, err);
 }
 
 bool vz_fd_append_durable(int fd, const char *data, size_t bytes, GError **err)
@@ -104,7 +104,7 @@ bool vz_file_remove_durable(const char *path, GError **err)
 {
     if (unlink(path) < 0)
         return errno == ENOENT || vz_fail_errno(err, errno, "cannot remove '%s'", path);
-    return sync_directory_of(path, err);
+    return vz_file_sync_name(path, err);
 }
 
 bool vz_fd_send(int socket, const void *data, size_t bytes, const int *fds, size_t n_fds,

@@ -34,6 +34,9 @@ bool vz_file_write_durable(const char *path, const char *data, size_t bytes, mod
 /* Appends and fdatasyncs; what returns true is on disk. */
 bool vz_fd_append_durable(int fd, const char *data, size_t bytes, GError **err);
 
+/* Makes the name durable that a file was given or lost: syncs the directory it is in. */
+bool vz_file_sync_name(const char *path, GError **err);
+
 /* Unlinks a file and fsyncs its directory. A missing file is success. */
 bool vz_file_remove_durable(const char *path, GError **err);
 

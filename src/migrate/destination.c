@@ -138,11 +138,11 @@ static bool note_old_config(vz_migration *m, GError **err)
 static bool note_prepare(vz_migration *m, GError **err)
 {
     g_autofree char *facts = g_strdup_printf("%" G_GUINT64_FORMAT, m->saga.facts);
-    return vz_migration_note(m, "domain", vz_domain_uuid_text(m->domain), err) &&
+    return vz_migration_note(m, VZ_NOTE_DOMAIN, vz_domain_uuid_text(m->domain), err) &&
            vz_migration_note(m, "name", vz_domain_name(m->domain), err) &&
-           vz_migration_note(m, "facts", facts, err) &&
-           vz_migration_note(m, "peer-name", m->peer_name, err) &&
-           vz_migration_note(m, "peer-fingerprint", m->peer_fingerprint, err) &&
+           vz_migration_note(m, VZ_NOTE_FACTS, facts, err) &&
+           vz_migration_note(m, VZ_NOTE_PEER_NAME, m->peer_name, err) &&
+           vz_migration_note(m, VZ_NOTE_PEER_FINGERPRINT, m->peer_fingerprint, err) &&
            note_old_config(m, err) && vz_journal_sync(m->journal, err);
 }
 
@@ -319,16 +319,20 @@ static void dissolve(vz_domain *domain, void *data)
         give_up(m, m->abort_reason ? m->abort_reason : "the source was told that the move is off");
 }
 
+/* A reference, or NULL. Any thread. */
+static vz_domain *find_domain(const vz_migration *m)
+{
+    g_autoptr(GError) ignored = NULL;
+    uint8_t uuid[VZ_UUID_BYTES];
+    if (!vz_migration_domain_uuid(m, uuid))
+        return NULL;
+    return vz_table_find_uuid(vz_migrate_settings(m->service)->table, uuid, NULL, &ignored);
+}
+
 void vz_destination_dissolve(vz_migration *m, const char *reason)
 {
     (void)reason;
-    g_autoptr(GError) err = NULL;
-    g_autofree char *uuid_text = vz_journal_get(m->journal, "domain");
-    uint8_t uuid[VZ_UUID_BYTES];
-    if (g_atomic_int_get(&m->dissolved) || !uuid_text || !vz_uuid_parse(uuid_text, uuid))
-        return;
-    g_autoptr(vz_domain) domain =
-        vz_table_find_uuid(vz_migrate_settings(m->service)->table, uuid, NULL, &err);
+    g_autoptr(vz_domain) domain = g_atomic_int_get(&m->dissolved) ? NULL : find_domain(m);
     if (domain)
         vz_domain_post(domain, VZ_TASK_DURING_JOB, dissolve, vz_migration_ref(m),
                        (GDestroyNotify)vz_migration_unref);
@@ -434,17 +438,6 @@ static void recover(vz_domain *domain, void *data)
         give_up(m, "virtvzd was restarted while the guest arrived");
 }
 
-static vz_domain *find_domain(vz_migration *m)
-{
-    g_autoptr(GError) err = NULL;
-    g_autofree char *uuid_text = vz_journal_get(m->journal, "domain");
-    g_autofree char *name = vz_journal_get(m->journal, "name");
-    uint8_t uuid[VZ_UUID_BYTES];
-    if (!uuid_text || !name || !vz_uuid_parse(uuid_text, uuid))
-        return NULL;
-    return vz_table_find_uuid(vz_migrate_settings(m->service)->table, uuid, NULL, &err);
-}
-
 void vz_destination_recover(vz_migration *m)
 {
     vz_record record = vz_journal_state(m->journal);
@@ -453,7 +446,7 @@ void vz_destination_recover(vz_migration *m)
         vz_migration_stop_carrier(m);
         return;
     }
-    g_autofree char *facts = vz_journal_get(m->journal, "facts");
+    g_autofree char *facts = vz_journal_get(m->journal, VZ_NOTE_FACTS);
     g_autofree char *run = vz_journal_get(m->journal, "run-on-arrival");
     m->saga.steps = vz_destination_steps;
     m->saga.facts = facts ? g_ascii_strtoull(facts, NULL, 10) : 0;

@@ -78,14 +78,6 @@ void vz_journal_free(vz_journal *journal)
     g_free(journal);
 }
 
-static bool sync_directory(const char *directory, GError **err)
-{
-    vz_autofd fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) < 0)
-        return vz_fail_errno(err, errno, "cannot sync '%s'", directory);
-    return true;
-}
-
 static bool reserve_space(vz_journal *journal, GError **err)
 {
     return fallocate(journal->fd, FALLOC_FL_KEEP_SIZE, 0, RESERVED_BYTES) == 0 ||
@@ -132,7 +124,7 @@ vz_journal *vz_journal_create(const char *directory, vz_side side, const uint8_t
     g_autofree char *header =
         g_strdup_printf(HEADER_FORMAT, VZ_JOURNAL_VERSION, side_names[side], id);
     if (!reserve_space(journal, err) || !append(journal, header, true, err) ||
-        !sync_directory(directory, err)) {
+        !vz_file_sync_name(path, err)) {
         unlink(path);
         return NULL;
     }

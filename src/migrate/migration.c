@@ -95,8 +95,8 @@ vz_migration *vz_migration_load(vz_migrate *service, const char *journal_path, G
         migration_new(service, vz_journal_side(journal), vz_journal_job(journal));
     migration->journal = g_steal_pointer(&journal);
     migration->saga.journal = migration->journal;
-    migration->peer_fingerprint = vz_journal_get(migration->journal, "peer-fingerprint");
-    migration->peer_name = vz_journal_get(migration->journal, "peer-name");
+    migration->peer_fingerprint = vz_journal_get(migration->journal, VZ_NOTE_PEER_FINGERPRINT);
+    migration->peer_name = vz_journal_get(migration->journal, VZ_NOTE_PEER_NAME);
     g_autofree char *path = key_path(migration);
     migration->keys = vz_channel_keys_load(path, err);
     if (!migration->keys)
@@ -158,6 +158,12 @@ void vz_migration_forget(vz_migration *migration)
     else if (!vz_file_remove_durable(path, &err))
         vz_warn(migration->id, "the job's key stays: %s", err->message);
     vz_migrate_unregister(migration->service, migration);
+}
+
+bool vz_migration_domain_uuid(const vz_migration *migration, uint8_t ret_uuid[VZ_UUID_BYTES])
+{
+    g_autofree char *text = vz_journal_get(migration->journal, VZ_NOTE_DOMAIN);
+    return text && vz_uuid_parse(text, ret_uuid);
 }
 
 bool vz_migration_note(vz_migration *migration, const char *key, const char *value, GError **err)

@@ -27,8 +27,13 @@ enum {
     VZ_FACT_DISKS = 1u << 3, /* there are images whose sharing is to be proved */
 };
 
-/* Key of a record: the source has seen that its questions are answered, so it may have released. */
-#define VZ_NOTE_PROBED "probed"
+/* Keys of a record. PROBED: the source has seen that its questions are answered, so it may have
+ * released. */
+#define VZ_NOTE_PROBED           "probed"
+#define VZ_NOTE_DOMAIN           "domain" /* its UUID */
+#define VZ_NOTE_FACTS            "facts"
+#define VZ_NOTE_PEER_NAME        "peer-name"
+#define VZ_NOTE_PEER_FINGERPRINT "peer-fingerprint"
 
 struct vz_migration {
     gint refs;
@@ -105,6 +110,10 @@ bool vz_migration_attach(vz_migration *migration, vz_domain *domain, const vz_jo
 void vz_migration_detach(vz_migration *migration, vz_job_type outcome, const char *error_text);
 /* Removes the record and the keys, durably, and unregisters. */
 void vz_migration_forget(vz_migration *migration);
+
+/* Any thread: the domain of which the record is, also where the job is not attached to it any more.
+ * false: the record does not say. */
+bool vz_migration_domain_uuid(const vz_migration *migration, uint8_t ret_uuid[VZ_UUID_BYTES]);
 
 /* Keeps a value in the record (durable with the record's next sync); a failure is an error of the
  * job. */

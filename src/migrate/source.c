@@ -150,8 +150,8 @@ static uint64_t facts_of(const vz_options *options, const vz_def *def)
 static bool note_begin(vz_migration *m, GError **err)
 {
     g_autofree char *facts = g_strdup_printf("%" G_GUINT64_FORMAT, m->saga.facts);
-    return vz_migration_note(m, "domain", vz_domain_uuid_text(m->domain), err) &&
-           vz_migration_note(m, "facts", facts, err) &&
+    return vz_migration_note(m, VZ_NOTE_DOMAIN, vz_domain_uuid_text(m->domain), err) &&
+           vz_migration_note(m, VZ_NOTE_FACTS, facts, err) &&
            vz_migration_note(m, "release", m->release, err) && vz_journal_sync(m->journal, err);
 }
 
@@ -512,12 +512,11 @@ void vz_source_resume_guest(vz_migration *m)
 
 static bool reload(vz_migration *m, uint8_t ret_uuid[VZ_UUID_BYTES], GError **err)
 {
-    g_autofree char *uuid_text = vz_journal_get(m->journal, "domain");
-    g_autofree char *facts = vz_journal_get(m->journal, "facts");
+    g_autofree char *facts = vz_journal_get(m->journal, VZ_NOTE_FACTS);
     g_autofree char *was_running = vz_journal_get(m->journal, "was-running");
     g_autofree char *port = vz_journal_get(m->journal, "peer-port");
     g_autofree char *offered = vz_journal_get(m->journal, "disks-offered");
-    if (!uuid_text || !facts || !vz_uuid_parse(uuid_text, ret_uuid))
+    if (!facts || !vz_migration_domain_uuid(m, ret_uuid))
         return vz_fail(err, VZ_ERR_INTERNAL_ERROR, "the record names no domain");
     m->release = vz_journal_get(m->journal, "release");
     m->peer_host = vz_journal_get(m->journal, "peer-host");

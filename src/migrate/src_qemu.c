@@ -61,8 +61,8 @@ static void withdraw_disks(vz_migration *m)
 static bool meet_destination(vz_migration *m, GError **err)
 {
     g_autofree char *port = g_strdup_printf("%u", m->peer_port);
-    return vz_migration_note(m, "peer-name", m->peer_name, err) &&
-           vz_migration_note(m, "peer-fingerprint", m->peer_fingerprint, err) &&
+    return vz_migration_note(m, VZ_NOTE_PEER_NAME, m->peer_name, err) &&
+           vz_migration_note(m, VZ_NOTE_PEER_FINGERPRINT, m->peer_fingerprint, err) &&
            vz_migration_note(m, "peer-host", m->peer_host, err) &&
            vz_migration_note(m, "peer-port", port, err) &&
            vz_migration_note(m, "incarnation", m->incarnation, err) &&

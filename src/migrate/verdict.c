@@ -120,7 +120,7 @@ bool vz_verdict_find_keys(const uint8_t job[VZ_UUID_BYTES], vz_channel_keys **re
 {
     g_autoptr(vz_migration) migration = vz_migrate_find(user, VZ_SIDE_DESTINATION, job);
     g_autofree char *peer =
-        migration ? vz_journal_get(migration->journal, "peer-fingerprint") : NULL;
+        migration ? vz_journal_get(migration->journal, VZ_NOTE_PEER_FINGERPRINT) : NULL;
     if (!peer)
         return false;
     g_autoptr(GError) err = NULL;
