@@ -8,8 +8,8 @@ import json
 import os
 import random
 import re
-import signal
 import sys
+import threading
 import time
 import unittest
 
@@ -23,6 +23,24 @@ LONG = os.environ.get("VZ_TEST_LONG") == "1"
 SEED = int(os.environ.get("VZ_TEST_SEED", "1"))
 MIGRATE_TIMEOUT_S = 120
 MOVE = ("--live", "--persistent", "--undefinesource")
+
+# Many connections to both ports of the hosts named, kept open for a while; prints how many.
+STRANGERS = """
+import os, socket, sys, time
+words = [b"", os.urandom(1000), b"\\xff" * 4, b"\\0\\0", bytes.fromhex("0000001c200080860000000100000042")]
+kept = []
+for host in sys.argv[1:]:
+    for port in (16509, 16515):
+        for number in range(100):
+            one = socket.create_connection((host, port), 10)
+            try:
+                one.send(words[number % len(words)])
+            except OSError:
+                pass
+            kept.append(one)
+print(len(kept), flush=True)
+time.sleep(60)
+"""
 
 scene = None
 worker = None
@@ -62,9 +80,8 @@ class AttackTest(unittest.TestCase):
     def setUp(self):
         self.random = random.Random("%d %s" % (SEED, self.id()))
         self.daemons = [self.daemon(host) for host in scene.lab.hosts]
-        self.here, self.there = scene.a, scene.b
-        if worker.state(scene.a) != "running":
-            self.here, self.there = scene.b, scene.a
+        self.held = self.resources()
+        self.here, self.there = self.hosts_now()
         self.survived = worker.unharmed()
         self.survived.__enter__()
 
@@ -75,12 +92,25 @@ class AttackTest(unittest.TestCase):
             scene.expect_nothing_left()
             self.assertEqual([self.daemon(host) for host in scene.lab.hosts], self.daemons,
                              "the daemons are the same processes")
+            eventually("descriptors and threads are as many as before, %r" % (self.held,),
+                       lambda: self.resources() == self.held, 10)
         except BaseException:
             scene.show_logs()
             raise
 
+    def hosts_now(self):
+        """(the host where it runs, the other one)"""
+        a, b = scene.lab.hosts
+        return (a, b) if worker.state(a) == "running" else (b, a)
+
     def daemon(self, host):
         return host.out("pgrep", "-x", "virtvzd").split()[0]
+
+    def resources(self):
+        """How many descriptors and threads the daemons have, all together."""
+        script = "for one in fd task; do ls /proc/$(pgrep -x virtvzd)/$one | wc -l; done"
+        counts = [scene.lab.hosts[i].out("sh", "-c", script).split() for i in (0, 1)]
+        return [sum(map(int, column)) for column in zip(*counts)]
 
     def copying(self):
         eventually("memory is being copied", lambda: re.search(
@@ -199,6 +229,120 @@ class Phases(AttackTest):
             self.refused("", self.destination.prepare, cookie, bad)
         for bad in (b"", b"\xff" * 100, b"[" * 500000, b"{}", b'{"virtvz-migration":1}'):
             self.refused("", self.destination.prepare, bad, xml)
+
+
+class Crowd(AttackTest):
+    def test_ten_clients_at_once(self):
+        """Each does what it likes to the same two guests, on both hosts."""
+        self.second = scene.guest("second", "vz.dirty=2")
+        deadline = time.monotonic() + (60 if LONG else 6)
+        crowd = [threading.Thread(target=self.client, args=(number, deadline))
+                 for number in range(10)]
+        for one in crowd:
+            one.start()
+        for one in crowd:
+            one.join()
+        for host in scene.lab.hosts:
+            virsh(host, "destroy", self.second.name)
+            virsh(host, "undefine", self.second.name)
+            virsh(host, "resume", worker.name)
+        eventually("it runs", lambda: "running" in [worker.state(host) for host in scene.lab.hosts])
+        here, there = self.hosts_now()
+        virsh(there, "undefine", worker.name)  # one that a move without --undefinesource kept
+        virsh(here, "define", worker.file)
+        worker.expect_on(here)
+
+    def client(self, number, deadline):
+        chance = random.Random("%d %d" % (SEED, number))
+        while time.monotonic() < deadline:
+            here, there = chance.sample(scene.lab.hosts, 2)
+            guest = chance.choice((worker, self.second))
+            move = ("migrate", *MOVE, guest.name, scene.uri(there))
+            words = [move, move, move + ("--p2p",), move + ("--p2p",), ("suspend", guest.name),
+                     ("resume", guest.name), ("domjobabort", guest.name), ("dumpxml", guest.name),
+                     ("define", guest.file), ("list", "--all"), ("reset", self.second.name),
+                     ("start", guest.name), ("destroy", self.second.name),
+                     ("undefine", self.second.name)]
+            virsh(here, *chance.choice(words))
+
+    def test_strangers_on_the_ports(self):
+        """Connections that say nothing, half a word or rubbish do not keep others out."""
+        with scene.lab.observer.popen(sys.executable, "-c", STRANGERS, self.here.address,
+                                      self.there.address) as strangers:
+            self.assertGreater(int(strangers.stdout.readline()), 100)
+            for mode in ((), ("--p2p",)):
+                here, there = self.hosts_now()
+                done = begin_move(here, there, *mode)
+                _, err = done.communicate(timeout=MIGRATE_TIMEOUT_S)
+                self.assertEqual(done.returncode, 0, err)
+            strangers.kill()
+
+
+class Moments(AttackTest):
+    """What happens at a random moment of a move."""
+
+    def setUp(self):
+        super().setUp()
+        scene.lab.shape("300mbit")
+        self.addCleanup(scene.lab.shape, "none")
+
+    def each(self, attacks, rounds):
+        for number in range(rounds):
+            here, there = self.hosts_now()
+            mode = self.random.choice(((), ("--p2p",)))
+            name, attack = attacks[number % len(attacks)]
+            with self.subTest(number=number, attack=name, mode=mode):
+                with worker.unharmed():
+                    process = begin_move(here, there, *mode)
+                    time.sleep(self.random.uniform(0, 1.2))
+                    attack(here, there, process)
+                    process.communicate(timeout=MIGRATE_TIMEOUT_S)
+                    eventually("one host runs it, the other does not", settled, 90)
+                scene.expect_nothing_left()
+
+    def signal(self, host, pattern, *signals, pause_s=0):
+        for number in signals:
+            host.run("pkill", "-" + number, "-f", pattern, check=False)
+            time.sleep(pause_s)
+
+    def test_kills_and_aborts(self):
+        attacks = [
+            ("abort", lambda here, there, process: virsh(here, "domjobabort", worker.name)),
+            ("client", lambda here, there, process: process.kill()),
+            ("carrier here", lambda here, there, process: self.signal(
+                here, "virtvz-carrier", "KILL")),
+            ("carrier there", lambda here, there, process: self.signal(
+                there, "virtvz-carrier", "KILL")),
+            ("abort there", lambda here, there, process: virsh(there, "domjobabort", worker.name)),
+        ]
+        self.each(attacks, 100 if LONG else 6)
+
+    @unittest.skipUnless(LONG, "VZ_TEST_LONG=1")
+    def test_processes_that_stand_still(self):
+        pause_s = 15
+        patterns = ("^/.*virtvzd", "virtvz-carrier", "qemu-system.*-incoming")
+        attacks = [(pattern, lambda here, there, process, one=pattern: self.signal(
+            there, one, "STOP", "CONT", pause_s=pause_s)) for pattern in patterns]
+        self.each(attacks, len(attacks))
+
+    def test_guest_reboots_itself(self):
+        process = begin_move(self.here, self.there)
+        self.copying()
+        worker.ask("reboot", 5)
+        _, err = process.communicate(timeout=MIGRATE_TIMEOUT_S)
+        self.assertEqual(process.returncode, 0, err)
+        worker.expect_on(self.there)
+
+    def test_guest_powers_off(self):
+        process = begin_move(self.here, self.there, "--p2p")
+        self.copying()
+        worker.ask("off", 5)
+        _, err = process.communicate(timeout=MIGRATE_TIMEOUT_S)
+        self.assertIn("the guest shut down while it was being migrated", err)
+        eventually("it is shut off", lambda: worker.state(self.here) == "shut off")
+        self.assertIsNone(worker.state(self.there))
+        scene.expect_nothing_left()
+        worker.start(self.here)
 
 
 if __name__ == "__main__":
