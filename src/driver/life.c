@@ -246,6 +246,19 @@ bool vz_life_suspend(vz_domain *domain, GError **err)
     return true;
 }
 
+/* Whoever undoes a migration, or ends it with the guest paused, gives the pause another reason. */
+static bool refuse_let_go(vz_domain *domain, const vz_snapshot *s, GError **err)
+{
+    if (s->has_job || s->state != VZ_STATE_PAUSED || s->reason != VZ_PAUSED_MIGRATION)
+        return true;
+    return vz_fail(
+        err, VZ_ERR_OPERATION_INVALID,
+        "domain '%s' is paused by a migration of which this host has no usable record, so "
+        "it may be running on the other host; once it surely is not, destroy it here and "
+        "start it",
+        vz_domain_name(domain));
+}
+
 bool vz_life_resume(vz_domain *domain, GError **err)
 {
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
@@ -254,6 +267,8 @@ bool vz_life_resume(vz_domain *domain, GError **err)
         return false;
     if (s->state == VZ_STATE_RUNNING)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID, "domain is already running");
+    if (!refuse_let_go(domain, s, err))
+        return false;
     if (!ask_job(domain, s, s->has_job && s->job.ops ? s->job.ops->resume : NULL, &handled, err))
         return false;
     if (handled)

@@ -26,7 +26,8 @@ bool vz_life_start(vz_domain *domain, const vz_life_start_request *request, GErr
 bool vz_life_end(vz_domain *domain, vz_shutoff_reason reason, int stopped_detail, GError **err);
 
 /* The operations of users. suspend and resume ask the job's ops first. suspend of a paused domain
- * is success and does nothing; resume of a running one is "domain is already running" (55). */
+ * is success and does nothing; resume of a running one is "domain is already running" (55); one
+ * that a migration has paused, with no job left that knows what became of it, is refused too. */
 bool vz_life_suspend(vz_domain *domain, GError **err);
 bool vz_life_resume(vz_domain *domain, GError **err);
 bool vz_life_shutdown(vz_domain *domain, GError **err);

@@ -438,12 +438,25 @@ static void recover(vz_domain *domain, void *data)
         give_up(m, "virtvzd was restarted while the guest arrived");
 }
 
+/* A guest that was to stay paused, of which the record was quicker than the status file. */
+static void take_over_paused(vz_domain *domain, void *data)
+{
+    (void)data;
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
+    if (!snapshot->has_job && snapshot->state == VZ_STATE_PAUSED &&
+        snapshot->reason == VZ_PAUSED_MIGRATION)
+        vz_life_state(domain, VZ_STATE_PAUSED, VZ_PAUSED_USER);
+}
+
 void vz_destination_recover(vz_migration *m)
 {
     vz_record record = vz_journal_state(m->journal);
     g_autoptr(GError) err = NULL;
     if (record == VZ_RECORD_STARTED) {
+        g_autoptr(vz_domain) arrived = find_domain(m);
         vz_migration_stop_carrier(m);
+        if (arrived)
+            vz_domain_post(arrived, VZ_TASK_NORMAL, take_over_paused, NULL, NULL);
         return;
     }
     g_autofree char *facts = vz_journal_get(m->journal, VZ_NOTE_FACTS);

@@ -488,10 +488,19 @@ const vz_job_ops vz_source_ops = {
     .died = op_died,
 };
 
+/* It is ours again, so users may resume it. */
+static void leave_paused(vz_migration *m, const vz_snapshot *snapshot, vz_paused_reason reason)
+{
+    if (snapshot->state == VZ_STATE_PAUSED && snapshot->reason == VZ_PAUSED_MIGRATION)
+        vz_life_state(m->domain, VZ_STATE_PAUSED, (int)reason);
+}
+
 void vz_source_resume_guest(vz_migration *m)
 {
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
     bool by_user = snapshot->state == VZ_STATE_PAUSED && snapshot->reason != VZ_PAUSED_MIGRATION;
+    if (!m->was_running)
+        leave_paused(m, snapshot, VZ_PAUSED_USER);
     if (m->guest_died || m->guest_left || !m->was_running || by_user)
         return;
     g_autoptr(GError) err = NULL;
@@ -500,6 +509,7 @@ void vz_source_resume_guest(vz_migration *m)
         vz_error(m->id, "'%s' stays paused here: %s", vz_domain_name(m->domain), err->message);
         vz_domain_add_message(m->domain, "not resumed after the migration was undone: %s",
                               err->message);
+        leave_paused(m, snapshot, VZ_PAUSED_UNKNOWN);
         return;
     }
     m->paused_at_us = 0;

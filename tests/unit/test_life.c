@@ -656,6 +656,11 @@ static void test_adopt(fixture *f, const void *data)
         if (adoptions[i].gone)
             g_assert_cmpstr(s->messages[0], ==,
                             "ended while virtvzd was not running: process gone: last words");
+        if (adoptions[i].reason == VZ_PAUSED_MIGRATION && adoptions[i].becomes == VZ_STATE_PAUSED)
+            must_fail(d, do_resume, NULL,
+                      "Requested operation is not valid: domain 'g1' is paused by a migration of "
+                      "which this host has no usable record, so it may be running on the other "
+                      "host; once it surely is not, destroy it here and start it");
         if (adoptions[i].active)
             must(d, do_destroy, NULL);
         must(d, do_undefine, NULL);
