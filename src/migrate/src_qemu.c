@@ -20,7 +20,11 @@
 #define POLL_US             ((int64_t)200 * 1000)
 /* While memory is copied the destination's daemon is asked so often whether it is still there: one
  * that died before the release is a failure now, and a guest in doubt after it. */
-#define PROBE_US           ((int64_t)1000 * 1000)
+#define PROBE_US ((int64_t)1000 * 1000)
+/* It may be silent for so long, so that a link that is cut for 3 s is survived; not longer, since a
+ * guest that stops for the switchover meanwhile waits for it. */
+#define PROBE_PATIENCE_US  ((int64_t)5 * 1000000)
+#define PROBE_AGAIN_US     ((int64_t)500 * 1000)
 #define CANCEL_DEADLINE_US ((int64_t)30 * 1000000)
 /* From the release to "completed": bounded by the carrier, which notices a dead link, and by QEMU;
  * this is only for a QEMU that says nothing any more. */
@@ -90,7 +94,8 @@ static void close_channel(vz_migration *m)
 static bool prove_ask(vz_migration *m, GError **err)
 {
     /* From now on the destination keeps its record until it is told to forget it. */
-    return vz_migration_note(m, VZ_NOTE_PROBED, "yes", err) && vz_verdict_probe(m, err);
+    return vz_migration_note(m, VZ_NOTE_PROBED, "yes", err) &&
+           vz_verdict_probe(m, VZ_ASK_DEADLINE_US, err);
 }
 
 static void set_paused(vz_migration *m, int64_t when_us)
@@ -170,15 +175,25 @@ static bool start_stream(vz_migration *m, GError **err)
     return qemu && vz_memory_send(vz_qemu_qmp(qemu), qemus_end, &limits, err);
 }
 
-/* A second answer that does not come ends the job; one may be lost with a link that comes back. */
 static bool probe_again(vz_migration *m, int64_t *next_probe_us, GError **err)
 {
+    int64_t deadline_us = vz_now_us() + PROBE_PATIENCE_US;
     if (vz_now_us() < *next_probe_us)
         return true;
-    g_autoptr(GError) first = NULL;
-    bool answered = vz_verdict_probe(m, &first) || vz_verdict_probe(m, err);
+    for (;;) {
+        g_autoptr(GError) silence = NULL;
+        if (vz_verdict_probe(m, deadline_us - vz_now_us(), &silence))
+            break;
+        if (vz_now_us() + PROBE_AGAIN_US >= deadline_us) {
+            g_propagate_error(err, g_steal_pointer(&silence));
+            return false;
+        }
+        if (vz_wait(vz_domain_inbox(m->domain), NULL, NULL, vz_now_us() + PROBE_AGAIN_US) ==
+            VZ_WAIT_CANCELLED)
+            return vz_migration_fail_aborted(m, err);
+    }
     *next_probe_us = vz_now_us() + PROBE_US;
-    return answered;
+    return true;
 }
 
 static bool copy_memory(vz_migration *m, GError **err)

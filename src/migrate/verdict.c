@@ -15,7 +15,7 @@
 /* --- asking --- */
 
 /* A borrowed inbox that is cancelled would end the exchange: while settling it is not. */
-static json_t *exchange(vz_migration *migration, const char *op, GError **err)
+static json_t *exchange(vz_migration *migration, const char *op, int64_t patience_us, GError **err)
 {
     vz_ask_request request = {.host = migration->peer_host,
                               .port = migration->peer_port,
@@ -23,7 +23,7 @@ static json_t *exchange(vz_migration *migration, const char *op, GError **err)
                               .peer_fingerprint = migration->peer_fingerprint,
                               .inbox =
                                   migration->domain ? vz_domain_inbox(migration->domain) : NULL,
-                              .deadline_us = vz_now_us() + VZ_ASK_DEADLINE_US};
+                              .deadline_us = vz_now_us() + patience_us};
     memcpy(request.job, migration->job, VZ_UUID_BYTES);
     json_t *object = json_pack("{ss ss}", "op", op, "incarnation", migration->incarnation);
     char *text = json_dumps(object, JSON_COMPACT);
@@ -40,9 +40,9 @@ static json_t *exchange(vz_migration *migration, const char *op, GError **err)
     return reply;
 }
 
-bool vz_verdict_probe(vz_migration *migration, GError **err)
+bool vz_verdict_probe(vz_migration *migration, int64_t patience_us, GError **err)
 {
-    json_t *reply = exchange(migration, "probe", err);
+    json_t *reply = exchange(migration, "probe", patience_us, err);
     if (!reply) {
         g_prefix_error(err, "cannot ask the destination what becomes of the guest, so it is not "
                             "let go: ");
@@ -68,7 +68,7 @@ static vz_outcome ask_once(vz_migration *migration, bool *ret_again)
                  {"wait", VZ_OUTCOME_UNKNOWN, true},
                  {"unknown", VZ_OUTCOME_UNKNOWN, false}};
     g_autoptr(GError) err = NULL;
-    json_t *reply = exchange(migration, "verdict", &err);
+    json_t *reply = exchange(migration, "verdict", VZ_ASK_DEADLINE_US, &err);
     *ret_again = true;
     if (!reply) {
         vz_warn(migration->id, "%s does not answer: %s", migration->peer_name, err->message);
@@ -105,7 +105,7 @@ vz_outcome vz_verdict_ask(vz_migration *migration)
 bool vz_verdict_forget(vz_migration *migration)
 {
     g_autoptr(GError) err = NULL;
-    json_t *reply = exchange(migration, "forget", &err);
+    json_t *reply = exchange(migration, "forget", VZ_ASK_DEADLINE_US, &err);
     if (!reply)
         vz_warn(migration->id, "%s keeps its record of the job: %s", migration->peer_name,
                 err->message);

@@ -18,8 +18,9 @@
  * doubt: longer than a restart of a daemon, shorter than an operator's patience. */
 #define VZ_VERDICT_PATIENCE_US ((int64_t)20 * 1000000)
 
-/* The source's actor: does the destination answer at all? Errors name the address. */
-bool vz_verdict_probe(vz_migration *migration, GError **err);
+/* The source's actor: does the destination answer at all, within patience_us? Errors name
+ * the address. */
+bool vz_verdict_probe(vz_migration *migration, int64_t patience_us, GError **err);
 
 /* The source's actor: YES, the guest runs there; NO, nothing of it is left there; UNKNOWN, it
  * cannot be told now. Serves the inbox, deaf to cancel. */
