@@ -165,20 +165,20 @@ class Moves(MigrateTest):
         worker.expect_on(here)
 
     def test_the_machines_virsh(self):
+        """Another release's client: managed and peer to peer, live and not, with a time limit."""
         version = own_virsh_version()
-        inside = scene.a.out("virsh", "--version")
-        if not version or version == inside:
+        if not version or version == scene.a.out("virsh", "--version"):
             self.skipTest("this machine's virsh is the hosts' own")
-        here, there = self.where()
-        with worker.unharmed(gap_ms=GAP_LIVE_MS):
-            done = virsh_of_the_machine(here, "migrate", *MOVE, worker.name, scene.uri(there))
-            self.assertEqual(done.returncode, 0, done.stderr)
-        worker.expect_on(there)
-        with worker.unharmed(gap_ms=GAP_LIVE_MS):
-            done = virsh_of_the_machine(there, "migrate", "--p2p", *MOVE, worker.name,
-                                        scene.uri(here))
-            self.assertEqual(done.returncode, 0, done.stderr)
-        worker.expect_on(here)
+        keep = ("--persistent", "--undefinesource")
+        for options in (("--live",), ("--live", "--p2p"), (), ("--p2p",),
+                        ("--live", "--verbose", "--timeout", "60")):
+            here, there = self.where()
+            with self.subTest(options=options), worker.unharmed(
+                    gap_ms=GAP_LIVE_MS if "--live" in options else None):
+                done = virsh_of_the_machine(here, "migrate", *options, *keep, worker.name,
+                                            scene.uri(there))
+                self.assertEqual(done.returncode, 0, done.stderr)
+                worker.expect_on(there)
 
     def test_there_and_back(self):
         """Five round trips, managed and peer to peer in turn."""
