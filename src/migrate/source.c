@@ -407,20 +407,17 @@ static bool op_suspend(vz_domain *domain, void *job, bool *ret_handled, GError *
     return true;
 }
 
+/* Never during the job, as in libvirt: CPUs that start while QEMU hands the last state over would
+ * change memory that has been sent, and ruin the guest. */
 static bool op_resume(vz_domain *domain, void *job, bool *ret_handled, GError **err)
 {
-    (void)domain;
-    vz_migration *m = job;
-    *ret_handled = false;
-    if (m->paused_at_us != 0 && !m->user_suspended)
-        return vz_fail(
-            err, VZ_ERR_OPERATION_INVALID,
-            "the guest is paused by migration job %s, which resumes it on the host where "
-            "it then is",
-            m->id);
-    m->user_suspended = false;
-    m->paused_at_us = 0;
-    return true;
+    (void)ret_handled;
+    const vz_migration *m = job;
+    return vz_fail(
+        err, VZ_ERR_OPERATION_INVALID,
+        "domain '%s' is being migrated (job %s); it is resumed where it then is, or once "
+        "the job is aborted ('virsh domjobabort')",
+        vz_domain_name(domain), m->id);
 }
 
 static bool op_destroy(vz_domain *domain, void *job, GError **err)
