@@ -323,14 +323,18 @@ static void take_ready(vz_conn *conn)
     g_mutex_unlock(&conn->lock);
 }
 
-/* Writes what the socket takes; afterwards unsent_bytes is right again. */
+/* Writes what the socket takes; afterwards unsent_bytes is right again. Calls that had to wait for
+ * that may be buffered already, and then nothing else would wake us for them. */
 static bool flush(vz_conn *conn)
 {
     g_autoptr(GError) err = NULL;
     size_t before = vz_packets_queued(conn->packets);
     bool ok = vz_packets_flush(conn->packets, &err);
     g_mutex_lock(&conn->lock);
+    bool held_back = conn->unsent_bytes >= VZ_CONN_QUEUE_SOFT_BYTES;
     conn->unsent_bytes -= before - vz_packets_queued(conn->packets);
+    if (held_back && conn->unsent_bytes < VZ_CONN_QUEUE_SOFT_BYTES)
+        post_turn(conn);
     g_mutex_unlock(&conn->lock);
     return ok;
 }

@@ -326,6 +326,18 @@ class Abuse(Case):
             for _ in range(sent):
                 self.assertEqual(len(slow.receive().payload), 4 + 4194304)
 
+    def test_quick_reader(self):
+        """200 calls in one go by a client that reads as fast as it can: each is answered, also
+        where all that was queued went out at once (over TCP, whose buffers are large)."""
+        with Client(("127.0.0.1", self.port)) as quick:
+            frame = struct.pack(">IIIiIII", 28, REMOTE, 1, CAPABILITIES, CALL, 1, OK)
+            quick.socket.sendall(frame * 200)
+            buffer, left = bytearray(1 << 20), 200 * (len(frame) + 4 + 4194304)
+            while left > 0:
+                count = quick.socket.recv_into(buffer, min(left, len(buffer)))
+                self.assertGreater(count, 0)
+                left -= count
+
     def resident_mib(self):
         with open(f"/proc/{self.server.pid}/statm", encoding="ascii") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
