@@ -12,6 +12,8 @@ import struct
 REMOTE, KEEPALIVE = 0x20008086, 0x6B656570
 CALL, REPLY = 0, 1
 OPEN, AUTH_LIST, LOOKUP_NAME = 1, 66, 23
+RESUME, SUSPEND, STATE, SET_MAX_DOWNTIME = 28, 34, 212, 166
+RUNNING, PAUSED = 1, 3
 BEGIN, PREPARE, PERFORM, FINISH, CONFIRM = 213, 214, 216, 217, 218
 LIVE, PERSIST_DEST, UNDEFINE_SOURCE = 1, 8, 16
 MOVE = LIVE | PERSIST_DEST | UNDEFINE_SOURCE
@@ -116,6 +118,18 @@ class Client:
 
     def lookup(self, name):
         return self.call(LOOKUP_NAME, opaque(name)).data
+
+    def resume(self, domain):
+        self.call(RESUME, domain)
+
+    def suspend(self, domain):
+        self.call(SUSPEND, domain)
+
+    def state(self, domain):
+        return self.call(STATE, domain + struct.pack(">I", 0)).number()
+
+    def set_max_downtime(self, domain, limit_ms):
+        self.call(SET_MAX_DOWNTIME, domain + struct.pack(">QI", limit_ms, 0))
 
     def begin(self, domain, flags=MOVE):
         """(cookie, definition)"""

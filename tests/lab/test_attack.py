@@ -4,6 +4,7 @@ at any moment. After each: exactly one copy runs, whole, nothing is left over, a
 What takes long is behind VZ_LONG=1. VZ_TEST_SEED repeats a run's choices.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -229,6 +230,108 @@ class Phases(AttackTest):
             self.refused("", self.destination.prepare, cookie, bad)
         for bad in (b"", b"\xff" * 100, b"[" * 500000, b"{}", b'{"virtvz-migration":1}'):
             self.refused("", self.destination.prepare, bad, xml)
+
+
+class Suspended(AttackTest):
+    """A user suspends the guest while it is copied. Nobody resumes it before it has arrived or the
+    move is undone: CPUs that run here meanwhile would be a second copy."""
+
+    def setUp(self):
+        super().setUp()
+        scene.lab.shape("100mbit")
+        self.addCleanup(scene.lab.shape, "none")
+        self.user = phases.Client(self.here)
+        self.addCleanup(self.user.close)
+        self.domain = self.user.lookup(worker.name)
+
+    def tearDown(self):
+        self.user.close()
+        super().tearDown()
+
+    def expect_refusal(self):
+        with self.assertRaises(phases.Refused) as caught:
+            self.user.resume(self.domain)
+        self.assertEqual(caught.exception.code, 55)
+        self.assertRegex(str(caught.exception), "'worker' is being migrated .*resumed where it then "
+                         "is, or once the job is aborted")
+        self.assertEqual(self.user.state(self.domain), phases.PAUSED)
+
+    def recorded(self, line):
+        for record in self.here.path("/var/lib/virtvz/jobs").glob("*.out"):
+            with contextlib.suppress(FileNotFoundError):
+                if "\n%s\n" % line in record.read_text():
+                    return True
+        return False
+
+    def suspend(self):
+        eventually("memory is being copied", lambda: self.recorded("begin copy-memory"))
+        self.user.suspend(self.domain)
+        self.expect_refusal()
+
+    def suspend_until_released(self):
+        """Most of the memory is still to be sent then, which takes seconds."""
+        self.suspend()
+        self.user.set_max_downtime(self.domain, 60000)
+        eventually("it is released", lambda: self.recorded("state released"))
+
+    def ended(self, process, code=0):
+        _, err = process.communicate(timeout=MIGRATE_TIMEOUT_S)
+        self.assertEqual(process.returncode, code, err)
+        return err
+
+    def hand_over(self, *mode):
+        process = begin_move(self.here, self.there, *mode)
+        self.suspend_until_released()
+        for _ in range(3):
+            self.expect_refusal()
+        self.assertFalse(self.recorded("done release"), "the last state is still on its way")
+        self.ended(process)
+        worker.expect_on(self.there)
+
+    def test_resume_while_handed_over(self):
+        self.hand_over()
+
+    def test_resume_while_handed_over_by_the_daemon(self):
+        self.hand_over("--p2p")
+
+    def test_resume_between_the_phases(self):
+        """QEMU here has sent everything, and the destination may start the guest at any moment."""
+        with phases.Client(self.here) as source, phases.Client(self.there) as destination:
+            cookie, xml = source.begin(self.domain)
+            cookie, address = destination.prepare(cookie, xml)
+            performed = source.send_perform(self.domain, cookie, address)
+            self.suspend_until_released()
+            cookie = source.receive(performed).opaque()
+            self.expect_refusal()
+            cookie = destination.finish(worker.name, cookie)
+            self.expect_refusal()
+            source.confirm(self.domain, cookie)
+        worker.expect_on(self.there)
+
+    def test_abort(self):
+        """It stays suspended, as its user left it, and is his again."""
+        for mode in ((), ("--p2p",)):
+            with self.subTest(mode=mode):
+                process = begin_move(self.here, self.there, *mode)
+                self.suspend()
+                virsh(self.here, "domjobabort", worker.name)
+                self.assertIn("canceled by client", self.ended(process, 1))
+                self.assertEqual(virsh(self.here, "domstate", "--reason", worker.name).stdout.strip(),
+                                 "paused (user)")
+                self.user.resume(self.domain)
+                worker.expect_on(self.here)
+                with worker.unharmed():
+                    scene.expect_nothing_left()
+
+    def test_suspended_by_a_timeout(self):
+        """virsh suspends it after a second; where it arrives it runs."""
+        process = begin_move(self.here, self.there, "--timeout", "1", "--timeout-suspend")
+        eventually("virsh has suspended it",
+                   lambda: self.user.state(self.domain) == phases.PAUSED, 20)
+        self.assertFalse(self.recorded("done copy-memory"))
+        self.expect_refusal()
+        self.ended(process)
+        worker.expect_on(self.there)
 
 
 class Crowd(AttackTest):
