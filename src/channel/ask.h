@@ -5,6 +5,7 @@
  * wanted; the question is to be idempotent, since a lost answer looks like a lost question. */
 #pragma once
 
+#include "channel/dial.h"
 #include "channel/keys.h"
 #include "channel/preface.h"
 
@@ -31,6 +32,12 @@ typedef struct {
  * cancelled inbox ends it with OPERATION_ABORTED. */
 bool vz_ask(const vz_ask_request *request, GBytes *question, GBytes **ret_answer, GError **err);
 
+/* Who asks. */
+typedef struct {
+    uint8_t job[VZ_UUID_BYTES];
+    char peer_address[VZ_ADDRESS_TEXT_BYTES]; /* numeric; "" where it is not known */
+} vz_ask_visit;
+
 typedef struct {
     /* The keys of a job of this host and the fingerprint of its peer; both become the caller's.
      * false: no such job, the connection is dropped. Called on a thread of the server. */
@@ -38,8 +45,8 @@ typedef struct {
                  char **ret_peer_fingerprint, void *user);
     /* Answers. An error travels to the asker with code and text. Called on a thread of the server,
      * several at a time; a job's two questions may run at once. */
-    bool (*answer)(const uint8_t job[VZ_UUID_BYTES], GBytes *question, GBytes **ret_answer,
-                   void *user, GError **err);
+    bool (*answer)(const vz_ask_visit *visit, GBytes *question, GBytes **ret_answer, void *user,
+                   GError **err);
     void *user;
 } vz_ask_handlers;
 

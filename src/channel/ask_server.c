@@ -86,7 +86,10 @@ static bool serve(const vz_ask_handlers *h, const visitor *v, GError **err)
     g_autoptr(GError) why = NULL;
     if (!vz_ask_frame_read(tls, &io, &code, &question, err))
         return false;
-    if (!h->answer(v->job, question, &answer, h->user, &why))
+    vz_ask_visit visit;
+    memcpy(visit.job, v->job, VZ_UUID_BYTES);
+    vz_dial_peer_address(v->fd, visit.peer_address);
+    if (!h->answer(&visit, question, &answer, h->user, &why))
         return reply_error(tls, why, err);
     if (g_bytes_get_size(answer) <= VZ_ASK_MAX_BYTES)
         return reply(tls, 0, answer, err);

@@ -179,3 +179,17 @@ void vz_dial_set_options(int fd)
     set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, VZ_CHANNEL_KEEPALIVE_COUNT);
     set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, VZ_CHANNEL_USER_TIMEOUT_MS);
 }
+
+void vz_dial_peer_address(int fd, char ret_text[VZ_ADDRESS_TEXT_BYTES])
+{
+    static const char mapped[] = "::ffff:"; /* IPv4 on a socket that speaks both */
+    struct sockaddr_storage address;
+    socklen_t bytes = sizeof(address);
+    ret_text[0] = '\0';
+    if (getpeername(fd, (struct sockaddr *)&address, &bytes) < 0 ||
+        getnameinfo((const struct sockaddr *)&address, bytes, ret_text, VZ_ADDRESS_TEXT_BYTES, NULL,
+                    0, NI_NUMERICHOST) != 0)
+        ret_text[0] = '\0';
+    else if (g_str_has_prefix(ret_text, mapped) && strchr(ret_text, '.'))
+        memmove(ret_text, ret_text + strlen(mapped), strlen(ret_text + strlen(mapped)) + 1);
+}

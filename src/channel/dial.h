@@ -20,6 +20,8 @@
 #define VZ_CHANNEL_KEEPALIVE_INTERVAL_S 2
 #define VZ_CHANNEL_KEEPALIVE_COUNT      3
 
+#define VZ_ADDRESS_TEXT_BYTES 64 /* a numeric address with its scope */
+
 typedef struct {
     const char *host; /* a name, or a numeric IPv4 or IPv6 address (scope allowed) */
     uint16_t port;
@@ -36,3 +38,6 @@ int vz_dial(const vz_dial_request *request, GError **err);
 /* TCP_NODELAY, keepalive and TCP_USER_TIMEOUT on a connected TCP socket; errors are ignored, the
  * connection works without. */
 void vz_dial_set_options(int fd);
+
+/* The numeric address of a connected socket's peer, IPv4 as such; "" where it is not known. */
+void vz_dial_peer_address(int fd, char ret_text[VZ_ADDRESS_TEXT_BYTES]);

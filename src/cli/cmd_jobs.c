@@ -3,7 +3,7 @@
 
 #include "cli/format.h"
 
-#define ACTIVE 1u
+#include <string.h>
 
 static void print_job(vz_command *command, const vz_target *target, const vz_reading *reading)
 {
@@ -25,32 +25,62 @@ static void print_job(vz_command *command, const vz_target *target, const vz_rea
             bar);
 }
 
+/* Of jobs that do not run: in doubt, or over while the other host has not heard so. */
+static void print_standing(vz_command *command, const char *name, const char *direction,
+                           const char *phase, const char *peer)
+{
+    bool in_doubt = strcmp(phase, "in doubt") == 0;
+    if (command->printer.mode == VZ_PRINT_JSON)
+        vz_print_json(&command->printer,
+                      json_pack("{ss ss ss ss ss}", "event", "job", "domain", name, "direction",
+                                direction, "phase", phase, "peer", peer));
+    else if (in_doubt)
+        fprintf(command->printer.out,
+                "%-20s %-3s  in doubt: %s does not say what became of it; `vz resolve %s` shows "
+                "more\n",
+                name, direction, peer, name);
+    else
+        fprintf(command->printer.out, "%-20s %-3s  %s (%s)\n", name, direction, phase, peer);
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "?";
+}
+
+/* false: it stopped, or left, since it was listed. */
+static bool read_running(vz_session *session, const json_t *job, vz_target *ret_target,
+                         vz_reading *ret_reading)
+{
+    g_autoptr(GError) gone = NULL;
+    return vz_session_find(session, text_of(job, "uuid"), ret_target, &gone) &&
+           vz_session_job(session, ret_target, false, ret_reading, &gone) &&
+           ret_reading->type != VZ_JOB_TYPE_NONE;
+}
+
 static bool jobs(vz_command *command, GError **err)
 {
     g_auto(vz_session) session = {0};
-    g_autoptr(GPtrArray) targets = NULL;
-    guint found = 0;
-    if (!vz_session_open(command->uri, &session, err) ||
-        !vz_session_list(&session, ACTIVE, &targets, err))
+    json_auto_t *all = NULL;
+    size_t i;
+    json_t *job;
+    if (!vz_session_open(command->uri, &session, err) || !vz_session_jobs(&session, &all, err))
         return false;
-    for (guint i = 0; i < targets->len; i++) {
-        const vz_target *target = g_ptr_array_index(targets, i);
-        g_autoptr(GError) why = NULL;
-        vz_reading reading;
-        if (!vz_session_job(&session, target, false, &reading, &why)) {
-            /* It stopped, or left, since it was listed. */
-            if (vz_error_number(why) == VZ_ERR_NO_DOMAIN ||
-                vz_error_number(why) == VZ_ERR_OPERATION_INVALID)
-                continue;
-            g_propagate_error(err, g_steal_pointer(&why));
-            return false;
-        }
-        if (reading.type == VZ_JOB_TYPE_NONE)
+    json_array_foreach(all, i, job)
+    {
+        g_auto(vz_target) target = {0};
+        vz_reading reading = {0};
+        const char *phase = text_of(job, "phase");
+        if (json_is_true(json_object_get(job, "running")) && strcmp(phase, "in doubt") != 0) {
+            if (read_running(&session, job, &target, &reading))
+                print_job(command, &target, &reading);
             continue;
-        print_job(command, target, &reading);
-        found++;
+        }
+        print_standing(command, text_of(job, "domain"), text_of(job, "direction"), phase,
+                       text_of(job, "peer"));
     }
-    if (found == 0 && command->printer.mode != VZ_PRINT_JSON)
+    if (json_array_size(all) == 0 && command->printer.mode != VZ_PRINT_JSON)
         fputs("no migration is going on\n", command->printer.out);
     return true;
 }

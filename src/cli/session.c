@@ -166,3 +166,48 @@ const char *vz_session_state_name(int state)
                                         "in shutdown", "shut off", "crashed", "pmsuspended"};
     return state >= 0 && state < (int)G_N_ELEMENTS(names) ? names[state] : "no state";
 }
+
+static bool parse_text(const char *text, json_t **ret, GError **err)
+{
+    *ret = json_loads(text, 0, NULL);
+    return *ret || vz_fail(err, VZ_ERR_RPC, "the daemon's answer makes no sense");
+}
+
+bool vz_session_jobs(vz_session *session, json_t **ret_jobs, GError **err)
+{
+    g_autoptr(vz_arena) arena = vz_arena_new(VZ_SESSION_REPLY_BYTES);
+    const vz_client_wait wait = VZ_SESSION_WAIT(arena);
+    vz_wire_string_ret ret = {0};
+    return vz_remote_vz_list_jobs(session->client, &ret, &wait, err) &&
+           parse_text(ret.value, ret_jobs, err);
+}
+
+static vz_client_wait long_wait(vz_arena *arena)
+{
+    return (vz_client_wait){
+        .deadline_us = vz_now_us() + VZ_SESSION_ASK_US, .cancellable = true, .arena = arena};
+}
+
+bool vz_session_evidence(vz_session *session, const vz_target *target, json_t **ret_evidence,
+                         GError **err)
+{
+    g_autoptr(vz_arena) arena = vz_arena_new(VZ_SESSION_REPLY_BYTES);
+    const vz_client_wait wait = long_wait(arena);
+    const vz_wire_domain_args args = {.dom = target->wire};
+    vz_wire_string_ret ret = {0};
+    return vz_remote_vz_domain_evidence(session->client, &args, &ret, &wait, err) &&
+           parse_text(ret.value, ret_evidence, err);
+}
+
+bool vz_session_resolve(vz_session *session, const vz_target *target, int decision, char **ret_text,
+                        GError **err)
+{
+    g_autoptr(vz_arena) arena = vz_arena_new(VZ_SESSION_REPLY_BYTES);
+    const vz_client_wait wait = long_wait(arena);
+    const vz_wire_vz_resolve_args args = {.dom = target->wire, .decision = decision};
+    vz_wire_string_ret ret = {0};
+    if (!vz_remote_vz_domain_resolve(session->client, &args, &ret, &wait, err))
+        return false;
+    *ret_text = g_strdup(ret.value);
+    return true;
+}

@@ -7,7 +7,11 @@
 #include "cli/progress.h"
 #include "rpc/client.h"
 
+#include <jansson.h>
+
 #define VZ_SESSION_CALL_US ((int64_t)10 * 1000000)
+/* Of a call that asks another host, which may ask a third one. */
+#define VZ_SESSION_ASK_US ((int64_t)60 * 1000000)
 
 typedef struct {
     vz_inbox *inbox;
@@ -40,6 +44,14 @@ bool vz_session_state(vz_session *session, const vz_target *target, int *ret_sta
 bool vz_session_job(vz_session *session, const vz_target *target, bool completed,
                     vz_reading *ret_reading, GError **err);
 bool vz_session_abort(vz_session *session, const vz_target *target, GError **err);
+/* All jobs of the daemon, as src/migrate/resolve.h describes them; the caller's. */
+bool vz_session_jobs(vz_session *session, json_t **ret_jobs, GError **err);
+/* What is known of a domain in doubt (the same header); the caller's. The other host is asked. */
+bool vz_session_evidence(vz_session *session, const vz_target *target, json_t **ret_evidence,
+                         GError **err);
+/* decision: 1 here, 2 there. *ret_text says what was done; the caller's. */
+bool vz_session_resolve(vz_session *session, const vz_target *target, int decision, char **ret_text,
+                        GError **err);
 /* flags of virConnectListAllDomains; vz_target elements, freed with the array. */
 bool vz_session_list(vz_session *session, unsigned flags, GPtrArray **ret_targets, GError **err);
 

@@ -10,7 +10,9 @@
 #include "daemon/identity.h"
 #include "daemon/recover.h"
 #include "driver/qemu/driver.h"
+#include "driver/life.h"
 #include "migrate/service.h"
+#include "migrate/whereabouts.h"
 #include "rpc/handler_table.h"
 
 #include <config.h>
@@ -147,11 +149,14 @@ static bool set_up_migration(vz_host *host, const vz_config *config, GError **er
                                   .data_port = config->data_port,
                                   .advertised = config->migrate_address,
                                   .carrier_user = config->qemu_user,
+                                  .fencing = config->fencing,
+                                  .phase_timeout_s = (unsigned)config->phase_timeout,
                                   .parse = vz_api_parse};
     memcpy(settings.host_uuid, host->uuid, VZ_UUID_BYTES);
     host->migrate = vz_migrate_new(&settings, err);
     if (!host->migrate)
         return false;
+    vz_life_set_start_check(vz_whereabouts_check_start, host->migrate);
     vz_migrate_recover(host->migrate);
     return true;
 }

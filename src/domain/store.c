@@ -1,4 +1,7 @@
-/* store.c - see store.h. No state but the two paths, so no lock. */
+/* store.c - see store.h.
+ *
+ * Lock: marks_lock, for a change of marks, which reads and writes: they are changed by actors and
+ * by threads that answer other hosts. The rest has no state but the paths. */
 #include "domain/store.h"
 
 #include "base/fd.h"
@@ -24,6 +27,7 @@ struct vz_store {
     char *configs;  /* STATE/domains */
     char *statuses; /* RUN/domains */
     char *run_dir;
+    GMutex marks_lock;
 };
 
 /* g_mkdir_with_parents is no use: a directory that exists keeps the mode that its owner gave it. */
@@ -40,6 +44,7 @@ vz_store *vz_store_open(const char *state_dir, const char *run_dir, GError **err
     store->configs = g_build_filename(state_dir, "domains", NULL);
     store->statuses = g_build_filename(run_dir, "domains", NULL);
     store->run_dir = g_strdup(run_dir);
+    g_mutex_init(&store->marks_lock);
     if (!make_directory(store->configs, 0700, err) || !make_directory(run_dir, 0711, err) ||
         !make_directory(store->statuses, 0700, err))
         return NULL;
@@ -53,6 +58,7 @@ void vz_store_close(vz_store *store)
     g_free(store->configs);
     g_free(store->statuses);
     g_free(store->run_dir);
+    g_mutex_clear(&store->marks_lock);
     g_free(store);
 }
 
@@ -290,6 +296,7 @@ static bool change_mark(vz_store *store, const char *uuid_text, const char *key,
 {
     g_autofree char *path = file_of(store->configs, uuid_text, MARKS_SUFFIX);
     g_autoptr(GPtrArray) lines = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&store->marks_lock);
     if (!read_marks(path, lines, err))
         return false;
     g_autoptr(GString) text = g_string_new(NULL);

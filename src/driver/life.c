@@ -10,9 +10,11 @@
 #include <string.h>
 
 static vz_life_start_check start_check;
+static void *start_check_user;
 
-void vz_life_set_start_check(vz_life_start_check check)
+void vz_life_set_start_check(vz_life_start_check check, void *user)
 {
+    start_check_user = user;
     start_check = check;
 }
 
@@ -86,7 +88,7 @@ static bool refuse_marked(vz_domain *domain, GError **err)
     if (!moved && !arriving)
         return true;
     if (start_check)
-        return start_check(domain, err);
+        return start_check(domain, start_check_user, err);
     if (moved)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID,
                        "domain '%s' has been moved to %s, so it may be running there",

@@ -57,8 +57,8 @@ void vz_life_state(vz_domain *domain, vz_state state, int reason);
 
 /* Asked, on the actor thread, before a start of a domain that has marks (domain/store.h): true lets
  * it start; false with the reason. Set once, before threads; without one, marks refuse. */
-typedef bool (*vz_life_start_check)(vz_domain *domain, GError **err);
-void vz_life_set_start_check(vz_life_start_check check);
+typedef bool (*vz_life_start_check)(vz_domain *domain, void *user, GError **err);
+void vz_life_set_start_check(vz_life_start_check check, void *user);
 
 /* At the daemon's start: takes back a guest that a status file names. One that has died leaves the
  * domain shut off, with a message that says how it ended; one that lives but does not answer stays

@@ -5,10 +5,11 @@
  * which the destination never commits (a Finish that comes too early is refused). The source shows
  * its SHA-256 in Begin and the proof itself only when Perform succeeds.
  *
- *     begin    source      who, key fingerprint, hash of the proof, disks offered
- *     prepare  destination who, key fingerprint, incarnation, data port, disks answered
- *     perform  source      the proof, the persistent definition, how long the guest has been paused
- *     finish   destination the state, what the switch took there
+ *     begin    source      who, key fingerprint, hash of the proof, disks offered; and how to ask
+ * it later: incarnation, data port, address if it is configured prepare  destination who, key
+ * fingerprint, incarnation, data port, disks answered perform  source      the proof, the
+ * persistent definition, how long the guest has been paused finish   destination the state, what
+ * the switch took there
  *
  * Pure functions; any thread. */
 #pragma once
@@ -28,8 +29,9 @@ typedef struct {
     char *fingerprint;  /* begin, prepare: of the job's key on that side */
     char *release_hash; /* begin: hex */
     char *release;      /* perform: hex */
-    char *incarnation;  /* prepare: of the destination's journals */
-    uint16_t port;      /* prepare: data port */
+    char *incarnation;  /* begin, prepare: of that side's records */
+    char *address;      /* begin: of the source's data port, if it says one */
+    uint16_t port;      /* begin, prepare: data port */
     json_t *disks;      /* begin, prepare: identify.h */
     char *config_xml;   /* perform: the persistent definition, where one is to be kept */
     bool running;       /* perform: the guest is to run when it has arrived */

@@ -26,7 +26,8 @@ bool vz_destination_prepare(vz_migrate *service, vz_domain *domain,
 
 /* Cancelled, or not: with everything arrived and the source's proof of the release, the guest is
  * committed and started here; true. Otherwise all is undone; MIGRATE_FINISH_OK (93) where that is
- * what was asked. A job that is committed already only says what is true. */
+ * what was asked. A guest that has come whole is not thrown away by a client's word: the source
+ * decides, which has let it go. A job that is committed already only says what is true. */
 bool vz_destination_finish(vz_migration *migration, const vz_cookie *cookie,
                            const vz_options *options, bool cancelled, GError **err);
 /* The cookie for the reply of a Finish that succeeded; caller frees. */
@@ -38,6 +39,17 @@ void vz_destination_client_lost(vz_migration *migration);
 /* Any thread: the record says aborted; what is left of the guest goes away, soon. The job's
  * `dissolved` then tells. */
 void vz_destination_dissolve(vz_migration *migration, const char *reason);
+
+/* Any thread: the record says aborted whatever it said before (vz_journal_condemn); the guest, also
+ * one that runs, and its definition go away, soon. The job's `dissolved` then tells. */
+void vz_destination_condemn(vz_migration *migration);
+
+/* The source's copy is dead: of an arrival that is whole the guest runs here. Actor. */
+bool vz_destination_finish_alone(vz_migration *migration, GError **err);
+/* The same, soon; one that is not whole is given up. false: nothing of it is here. Any thread. */
+bool vz_destination_source_died(vz_migration *migration);
+/* The record becomes final, then all is taken back; tried again until both are done. Actor. */
+void vz_destination_give_up(vz_migration *migration, const char *reason);
 
 /* For the steps: the definition to be kept here, under the guest's name here; caller's. */
 vz_def *vz_destination_config(const vz_migration *migration, GError **err);

@@ -8,6 +8,7 @@
 #include "driver/qemu/driver.h"
 #include "migrate/memory.h"
 #include "migrate/service.h"
+#include "migrate/trail.h"
 #include "storage/identify.h"
 
 #include <string.h>
@@ -28,6 +29,21 @@ static bool check_host(vz_migration *m, GError **err)
     return true;
 }
 
+static bool mark_arriving(vz_migration *m, GError **err)
+{
+    return vz_trail_save(m, err) && vz_trail_mark(m, VZ_MARK_ARRIVING, err);
+}
+
+static void unmark_arriving(vz_migration *m)
+{
+    g_autoptr(GError) err = NULL;
+    if (!vz_trail_unmark(m->service, vz_domain_uuid_text(m->domain), VZ_MARK_ARRIVING, m->id, &err))
+        vz_error(m->id, "'%s' stays marked as arriving: %s", vz_domain_name(m->domain),
+                 err->message);
+    else
+        vz_trail_remove(m->service, m->id);
+}
+
 static bool answer_disks(vz_migration *m, GError **err)
 {
     return vz_identify_answer(m->def, m->disks_offered, &m->disks_answered, err);
@@ -42,7 +58,7 @@ static void withdraw_answers(vz_migration *m)
 static bool start_incoming(vz_migration *m, GError **err)
 {
     vz_life_start_request request = {.def = m->def, .incoming = true};
-    return vz_life_start(m->domain, &request, err);
+    return vz_life_start(m->domain, &request, err) && vz_migration_note_process(m, err);
 }
 
 static void end_incoming(vz_migration *m)
@@ -76,6 +92,8 @@ static bool record_prepared(vz_migration *m, GError **err)
 
 static bool check_proof(const vz_migration *m, GError **err)
 {
+    if (m->source_is_dead)
+        return true;
     const char *release = m->cookie_in ? m->cookie_in->release : NULL;
     g_autofree char *hash = release ? vz_release_hash(release) : NULL;
     if (!hash || !m->release || strcmp(hash, m->release) != 0)
@@ -170,6 +188,17 @@ static bool start_guest(vz_migration *m, GError **err)
     return true;
 }
 
+/* It is back, if it was ever here. A crash before this leaves a mark that asks the source, which
+ * says that the guest was left to this host. */
+static bool unmark_moved(vz_migration *m, GError **err)
+{
+    if (!vz_store_clear_mark(vz_table_store(vz_domain_table(m->domain)),
+                             vz_domain_uuid_text(m->domain), VZ_MARK_MOVED, err))
+        return false;
+    vz_trail_replace_older(m);
+    return true;
+}
+
 /* Switches learn the guest's new place from this, or from what it sends itself. */
 static bool announce(vz_migration *m, GError **err)
 {
@@ -185,6 +214,7 @@ const vz_step vz_destination_steps[] = {
     /* clang-format off */
     /* name               phase             kind              when                   unless run              undo              ask */
     { "check-host",       VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, check_host,      NULL,             NULL },
+    { "mark-arriving",    VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, mark_arriving,   unmark_arriving,  NULL },
     { "answer-disks",     VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, answer_disks,    withdraw_answers, NULL },
     { "start-incoming",   VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, start_incoming,  end_incoming,     NULL },
     { "open-door",        VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, open_door,       close_door,       NULL },
@@ -193,6 +223,7 @@ const vz_step vz_destination_steps[] = {
     { "persist",          VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_PERSIST_DEST,  0, persist,         unpersist,        NULL },
     { "commit",           VZ_PHASE_FINISH,  VZ_STEP_PIVOT,    0,                     0, commit,          NULL,             committed },
     { "start-guest",      VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, start_guest,     NULL,             NULL },
+    { "unmark-moved",     VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, unmark_moved,    NULL,             NULL },
     { "announce",         VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, announce,        NULL,             NULL },
     { NULL,               VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, NULL,            NULL,             NULL },
     /* clang-format on */

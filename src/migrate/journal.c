@@ -16,12 +16,37 @@
 #define HEADER_FORMAT  "virtvz-journal %d %s %s\n"
 
 static const char *const record_names[VZ_RECORD_COUNT] = {
-    [VZ_RECORD_NONE] = "none",           [VZ_RECORD_RELEASED] = "released",
-    [VZ_RECORD_PREPARED] = "prepared",   [VZ_RECORD_LOADED] = "loaded",
-    [VZ_RECORD_COMMITTED] = "committed", [VZ_RECORD_START_ATTEMPTED] = "start-attempted",
-    [VZ_RECORD_STARTED] = "started",     [VZ_RECORD_ABORTED] = "aborted",
+    [VZ_RECORD_NONE] = "none",
+    [VZ_RECORD_RELEASED] = "released",
+    [VZ_RECORD_TAKEN_BACK] = "taken-back",
+    [VZ_RECORD_RESOLVED_HERE] = "resolved-here",
+    [VZ_RECORD_RESOLVED_THERE] = "resolved-there",
+    [VZ_RECORD_PREPARED] = "prepared",
+    [VZ_RECORD_LOADED] = "loaded",
+    [VZ_RECORD_COMMITTED] = "committed",
+    [VZ_RECORD_START_ATTEMPTED] = "start-attempted",
+    [VZ_RECORD_STARTED] = "started",
+    [VZ_RECORD_ABORTED] = "aborted",
     [VZ_RECORD_ENDED] = "ended",
 };
+
+/* From which states one may be reached. */
+#define FROM(state) (1u << VZ_RECORD_##state)
+static const unsigned reached_from[VZ_RECORD_COUNT] = {
+    [VZ_RECORD_RELEASED] = FROM(NONE),
+    [VZ_RECORD_TAKEN_BACK] = FROM(RELEASED),
+    [VZ_RECORD_RESOLVED_HERE] = FROM(RELEASED),
+    [VZ_RECORD_RESOLVED_THERE] = FROM(RELEASED),
+    [VZ_RECORD_ENDED] =
+        FROM(NONE) | FROM(RELEASED) | FROM(TAKEN_BACK) | FROM(RESOLVED_HERE) | FROM(RESOLVED_THERE),
+    [VZ_RECORD_PREPARED] = FROM(NONE),
+    [VZ_RECORD_LOADED] = FROM(PREPARED),
+    [VZ_RECORD_COMMITTED] = FROM(LOADED),
+    [VZ_RECORD_START_ATTEMPTED] = FROM(COMMITTED),
+    [VZ_RECORD_STARTED] = FROM(START_ATTEMPTED),
+    [VZ_RECORD_ABORTED] = FROM(NONE) | FROM(PREPARED) | FROM(LOADED),
+};
+#undef FROM
 
 static const char *const side_names[] = {[VZ_SIDE_SOURCE] = "out", [VZ_SIDE_DESTINATION] = "in"};
 
@@ -167,7 +192,8 @@ static bool parse_header(vz_journal *journal, const char *line)
 {
     g_auto(GStrv) words = g_strsplit(line, " ", 5);
     if (g_strv_length(words) != 4 || strcmp(words[0], "virtvz-journal") != 0 ||
-        strcmp(words[1], G_STRINGIFY(VZ_JOURNAL_VERSION)) != 0)
+        !g_ascii_string_to_unsigned(words[1], 10, VZ_JOURNAL_VERSION_MIN, VZ_JOURNAL_VERSION, NULL,
+                                    NULL))
         return false;
     if (strcmp(words[2], side_names[VZ_SIDE_DESTINATION]) == 0)
         journal->side = VZ_SIDE_DESTINATION;
@@ -306,11 +332,7 @@ vz_record vz_journal_state(vz_journal *journal)
 
 static bool may_advance(vz_record from, vz_record to)
 {
-    if (from == VZ_RECORD_ABORTED || from == VZ_RECORD_ENDED)
-        return false;
-    if (to == VZ_RECORD_ABORTED)
-        return from < VZ_RECORD_COMMITTED;
-    return to > from;
+    return (reached_from[to] & (1u << from)) != 0;
 }
 
 static bool move_to(vz_journal *journal, vz_record to, bool allowed, GError **err)
@@ -337,4 +359,11 @@ bool vz_journal_revoke(vz_journal *journal, GError **err)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);
     return move_to(journal, VZ_RECORD_ABORTED, journal->state == VZ_RECORD_COMMITTED, err);
+}
+
+bool vz_journal_condemn(vz_journal *journal, GError **err)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);
+    return journal->state == VZ_RECORD_ABORTED ||
+           move_to(journal, VZ_RECORD_ABORTED, journal->side == VZ_SIDE_DESTINATION, err);
 }

@@ -21,15 +21,21 @@
 
 /* The largest definition, whatever it is made of, and what else is noted. */
 #define VZ_JOURNAL_BYTES_MAX ((size_t)6 * 1024 * 1024)
-#define VZ_JOURNAL_VERSION   1
+/* 2 added the states taken-back and resolved-*. Version 1 is read, too: a daemon may be replaced in
+ * the middle of a job. */
+#define VZ_JOURNAL_VERSION     2
+#define VZ_JOURNAL_VERSION_MIN 1
 
 /* The words of the journal, of `ask` and of the model in docs/model. */
 typedef enum {
-    VZ_RECORD_NONE,      /* nothing durable yet */
-    VZ_RECORD_RELEASED,  /* source: the last state may be on its way; only the destination knows */
-    VZ_RECORD_PREPARED,  /* destination: a record exists, the guest cannot run */
-    VZ_RECORD_LOADED,    /* destination: everything has arrived */
-    VZ_RECORD_COMMITTED, /* destination: will run here */
+    VZ_RECORD_NONE,       /* nothing durable yet */
+    VZ_RECORD_RELEASED,   /* source: the last state may be on its way; only the destination knows */
+    VZ_RECORD_TAKEN_BACK, /* source: the destination has answered aborted; the guest goes on here */
+    VZ_RECORD_RESOLVED_HERE,   /* source: the operator says that the destination's copy is dead */
+    VZ_RECORD_RESOLVED_THERE,  /* source: the operator says that the guest is the destination's */
+    VZ_RECORD_PREPARED,        /* destination: a record exists, the guest cannot run */
+    VZ_RECORD_LOADED,          /* destination: everything has arrived */
+    VZ_RECORD_COMMITTED,       /* destination: will run here */
     VZ_RECORD_START_ATTEMPTED, /* destination: may have run */
     VZ_RECORD_STARTED,         /* destination: has run here, or stands paused as asked */
     VZ_RECORD_ABORTED,         /* destination: a tombstone; it can never commit */
@@ -82,7 +88,11 @@ vz_record vz_journal_state(vz_journal *journal);
  */
 bool vz_journal_revoke(vz_journal *journal, GError **err);
 
+/* The destination's, from anywhere to ABORTED: the source's operator has taken the guest back, so
+ * whatever is here must never run again. */
+bool vz_journal_condemn(vz_journal *journal, GError **err);
+
 /* Moves to a state, durably (LOADED, which nobody is told, with the next sync), if the present one
- * allows it: ABORTED is final and is reached only from before COMMITTED; nothing else moves
- * backwards. OPERATION_INVALID names both states. */
+ * allows it (journal.c has the table): ABORTED is final and is reached only from before COMMITTED;
+ * nothing moves backwards. OPERATION_INVALID names both states. */
 bool vz_journal_advance(vz_journal *journal, vz_record to, GError **err);

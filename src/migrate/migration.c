@@ -4,15 +4,22 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "base/spawn.h"
+#include "domain/store.h"
 #include "domain/table.h"
 #include "driver/qemu/driver.h"
 #include "driver/qemu/user.h"
 #include "migrate/service.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#define KILL_PATIENCE_US ((int64_t)5 * 1000000)
+#define KILL_POLL_US     ((gulong)10 * 1000)
 
 static vz_migration *migration_new(vz_migrate *service, vz_side side,
                                    const uint8_t job[VZ_UUID_BYTES])
@@ -50,6 +57,7 @@ void vz_migration_unref(vz_migration *migration)
     vz_def_unref(migration->old_config);
     json_decref(migration->disks_offered);
     json_decref(migration->disks_answered);
+    json_decref(migration->answer);
     g_free(migration->peer_fingerprint);
     g_free(migration->peer_name);
     g_free(migration->release);
@@ -86,6 +94,19 @@ vz_migration *vz_migration_create(vz_migrate *service, vz_side side,
     return g_steal_pointer(&migration);
 }
 
+static void load_peer(vz_migration *m)
+{
+    g_autofree char *port = vz_journal_get(m->journal, VZ_NOTE_PEER_PORT);
+    g_autofree char *uuid = vz_journal_get(m->journal, VZ_NOTE_PEER_UUID);
+    m->peer_fingerprint = vz_journal_get(m->journal, VZ_NOTE_PEER_FINGERPRINT);
+    m->peer_name = vz_journal_get(m->journal, VZ_NOTE_PEER_NAME);
+    m->peer_host = vz_journal_get(m->journal, VZ_NOTE_PEER_HOST);
+    m->incarnation = vz_journal_get(m->journal, VZ_NOTE_INCARNATION);
+    m->peer_port = port ? (uint16_t)g_ascii_strtoull(port, NULL, 10) : 0;
+    if (uuid && !vz_uuid_parse(uuid, m->peer_uuid)) /* none: a record of version 1 */
+        memset(m->peer_uuid, 0, VZ_UUID_BYTES);
+}
+
 vz_migration *vz_migration_load(vz_migrate *service, const char *journal_path, GError **err)
 {
     g_autoptr(vz_journal) journal = vz_journal_load(journal_path, err);
@@ -95,8 +116,7 @@ vz_migration *vz_migration_load(vz_migrate *service, const char *journal_path, G
         migration_new(service, vz_journal_side(journal), vz_journal_job(journal));
     migration->journal = g_steal_pointer(&journal);
     migration->saga.journal = migration->journal;
-    migration->peer_fingerprint = vz_journal_get(migration->journal, VZ_NOTE_PEER_FINGERPRINT);
-    migration->peer_name = vz_journal_get(migration->journal, VZ_NOTE_PEER_NAME);
+    load_peer(migration);
     g_autofree char *path = key_path(migration);
     migration->keys = vz_channel_keys_load(path, err);
     if (!migration->keys)
@@ -131,6 +151,7 @@ static void drop_guards_reference(vz_domain *domain, void *data)
 void vz_migration_detach(vz_migration *migration, vz_job_type outcome, const char *error_text)
 {
     vz_migration_stop_carrier(migration);
+    vz_migrate_unwatch_phase(migration);
     if (!migration->guarding)
         return;
     migration->guarding = false;
@@ -171,6 +192,66 @@ bool vz_migration_note(vz_migration *migration, const char *key, const char *val
     return vz_journal_set(migration->journal, key, value, err);
 }
 
+bool vz_migration_note_peer(vz_migration *m, GError **err)
+{
+    char uuid[VZ_UUID_TEXT_BYTES];
+    g_autofree char *port = g_strdup_printf("%u", m->peer_port);
+    vz_uuid_format(m->peer_uuid, uuid);
+    return vz_migration_note(m, VZ_NOTE_PEER_NAME, m->peer_name, err) &&
+           vz_migration_note(m, VZ_NOTE_PEER_UUID, uuid, err) &&
+           vz_migration_note(m, VZ_NOTE_PEER_FINGERPRINT, m->peer_fingerprint, err) &&
+           (!m->peer_host || vz_migration_note(m, VZ_NOTE_PEER_HOST, m->peer_host, err)) &&
+           vz_migration_note(m, VZ_NOTE_PEER_PORT, port, err) &&
+           (!m->incarnation || vz_migration_note(m, VZ_NOTE_INCARNATION, m->incarnation, err));
+}
+
+bool vz_migration_note_process(vz_migration *m, GError **err)
+{
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
+    g_autofree char *text = g_strdup_printf("%d %" G_GUINT64_FORMAT " %s", (int)snapshot->pid,
+                                            vz_process_start_time(snapshot->pid), vz_boot_id());
+    return vz_migration_note(m, VZ_NOTE_PROCESS, text, err);
+}
+
+static bool noted_process(const vz_migration *m, pid_t *ret_pid, uint64_t *ret_start,
+                          bool *ret_boot)
+{
+    g_autofree char *text = vz_journal_get(m->journal, VZ_NOTE_PROCESS);
+    g_auto(GStrv) words = g_strsplit(text ? text : "", " ", 3);
+    if (g_strv_length(words) != 3)
+        return false;
+    *ret_pid = (pid_t)g_ascii_strtoll(words[0], NULL, 10);
+    *ret_start = g_ascii_strtoull(words[1], NULL, 10);
+    *ret_boot = strcmp(words[2], vz_boot_id()) == 0;
+    return *ret_pid > 0;
+}
+
+bool vz_migration_process_dead(const vz_migration *m)
+{
+    pid_t pid;
+    uint64_t start;
+    bool this_boot;
+    return !noted_process(m, &pid, &start, &this_boot) || !this_boot ||
+           vz_process_start_time(pid) != start;
+}
+
+bool vz_migration_end_process(const vz_migration *m)
+{
+    pid_t pid;
+    uint64_t start;
+    bool this_boot;
+    if (!noted_process(m, &pid, &start, &this_boot))
+        return true;
+    vz_autofd pidfd = this_boot ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    /* The number may be another's by now; the descriptor is then that one's. */
+    if (pidfd >= 0 && vz_process_start_time(pid) == start)
+        syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    int64_t deadline_us = vz_now_us() + KILL_PATIENCE_US;
+    while (!vz_migration_process_dead(m) && vz_now_us() < deadline_us)
+        g_usleep(KILL_POLL_US);
+    return vz_migration_process_dead(m);
+}
+
 void vz_migration_abort(vz_migration *migration, const char *reason)
 {
     if (!migration->abort_reason)
@@ -207,6 +288,11 @@ struct vz_qemu *vz_migration_qemu(vz_migration *migration, GError **err)
                 vz_domain_name(migration->domain),
                 migration->guest_died ? "ended during the migration" : "cannot be reached");
     return qemu;
+}
+
+bool vz_migration_in_doubt(const vz_migration *migration)
+{
+    return strcmp(migration->stats.phase, VZ_PHASE_IN_DOUBT) == 0;
 }
 
 void vz_migration_publish(vz_migration *migration, const char *phase)

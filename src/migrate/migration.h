@@ -24,16 +24,29 @@ enum {
     VZ_FACT_COMA = 1u << 0, /* without LIVE: paused while it is copied */
     VZ_FACT_PERSIST_DEST = 1u << 1,
     VZ_FACT_UNDEFINE_SOURCE = 1u << 2,
-    VZ_FACT_DISKS = 1u << 3, /* there are images whose sharing is to be proved */
+    VZ_FACT_DISKS = 1u << 3,  /* there are images whose sharing is to be proved */
+    VZ_FACT_PAUSED = 1u << 4, /* to be left paused at the destination */
 };
 
 /* Keys of a record. PROBED: the source has seen that its questions are answered, so it may have
  * released. */
 #define VZ_NOTE_PROBED           "probed"
 #define VZ_NOTE_DOMAIN           "domain" /* its UUID */
+#define VZ_NOTE_NAME             "name"
+#define VZ_NOTE_OLD_CONFIG       "old-config" /* destination: what persist overwrites */
+#define VZ_NOTE_PROCESS          "process"    /* PID START BOOT of what runs the guest */
+#define VZ_NOTE_RELEASE          "release"
+#define VZ_NOTE_RESOLVED         "resolved" /* the operator's decision, and what was known then */
 #define VZ_NOTE_FACTS            "facts"
 #define VZ_NOTE_PEER_NAME        "peer-name"
 #define VZ_NOTE_PEER_FINGERPRINT "peer-fingerprint"
+#define VZ_NOTE_PEER_UUID        "peer-uuid"
+#define VZ_NOTE_PEER_HOST        "peer-host"
+#define VZ_NOTE_PEER_PORT        "peer-port"
+#define VZ_NOTE_INCARNATION      "incarnation" /* of the peer's records */
+
+/* The phase of a job that nobody can decide now, in its statistics. */
+#define VZ_PHASE_IN_DOUBT "in doubt"
 
 struct vz_migration {
     gint refs;
@@ -50,7 +63,11 @@ struct vz_migration {
     vz_carrier *carrier;
     char *peer_fingerprint; /* NULL: the other host is not known yet */
     char *peer_name;        /* the other host, for messages */
-    json_t *disks_offered;  /* identify.h */
+    uint8_t peer_uuid[VZ_UUID_BYTES];
+    char *peer_host; /* of its data port; NULL on a destination that was not told */
+    uint16_t peer_port;
+    char *incarnation;     /* of its records; NULL: not known */
+    json_t *disks_offered; /* identify.h */
     json_t *disks_answered;
     char *release;              /* the proof on the source, its hash on the destination */
     const vz_cookie *cookie_in; /* of the phase that runs; borrowed */
@@ -63,12 +80,10 @@ struct vz_migration {
     bool guest_left;    /* it shut itself down during the job */
     char *abort_reason; /* somebody wants the job to end; NULL: nobody */
     unsigned retries;
-    bool retry_waits; /* a vz_migrate_retry is under way */
+    bool retry_waits;     /* a vz_migrate_retry is under way */
+    GSource *phase_watch; /* NULL: none */
 
     /* source */
-    char *peer_host; /* of the destination's data port */
-    uint16_t peer_port;
-    char *incarnation; /* of the destination's records */
     bool peer_to_peer;
     bool was_running;           /* the guest ran when Perform began */
     bool user_suspended;        /* a user paused it during the job */
@@ -79,6 +94,9 @@ struct vz_migration {
     bool end_announced;         /* JOB_COMPLETED was sent */
     bool verdict_known;         /* `verdict` was just asked for */
     vz_outcome verdict;
+    json_t *answer;         /* the destination's last, or its silence; NULL: it was not asked */
+    int64_t answered_at_us; /* when that was */
+    bool resolving;         /* the operator decides: do not wait for answers */
 
     /* destination */
     vz_def *def;
@@ -87,6 +105,7 @@ struct vz_migration {
     bool persisted;
     bool reserved; /* holds its place in the table */
     bool run_on_arrival;
+    bool source_is_dead; /* proved, or by the operator's word: no Finish is waited for */
     int64_t finish_at_us;
     int64_t resumed_at_us;
     gint dissolved; /* atomic, any thread: nothing of the guest is left here */
@@ -119,6 +138,17 @@ bool vz_migration_domain_uuid(const vz_migration *migration, uint8_t ret_uuid[VZ
  * job. */
 bool vz_migration_note(vz_migration *migration, const char *key, const char *value, GError **err);
 
+/* Notes what the job knows of its peer. */
+bool vz_migration_note_peer(vz_migration *migration, GError **err);
+
+/* Notes which process runs the guest, so that a later daemon can tell whether it is dead: by its
+ * pid, its start and the boot. */
+bool vz_migration_note_process(vz_migration *migration, GError **err);
+/* Is it proved dead? A record without a note (of version 1) cannot deny it. */
+bool vz_migration_process_dead(const vz_migration *migration);
+/* Kills it first, if it lives. */
+bool vz_migration_end_process(const vz_migration *migration);
+
 /* Asks the running phase to end: its waits return, its step fails with OPERATION_ABORTED and this
  * reason. The first reason counts. */
 void vz_migration_abort(vz_migration *migration, const char *reason);
@@ -134,6 +164,8 @@ bool vz_migration_stirred(void *migration);
 /* The QEMU of the job's domain; NULL with OPERATION_FAILED when it has ended or cannot be reached.
  */
 struct vz_qemu *vz_migration_qemu(vz_migration *migration, GError **err);
+
+bool vz_migration_in_doubt(const vz_migration *migration);
 
 /* Publishes `stats` as the running job's. */
 void vz_migration_publish(vz_migration *migration, const char *phase);

@@ -7,7 +7,9 @@
 #include "base/log.h"
 #include "migrate/destination.h"
 #include "migrate/source.h"
+#include "migrate/question.h"
 #include "migrate/verdict.h"
+#include "migrate/whereabouts.h"
 
 #include <errno.h>
 #include <string.h>
@@ -74,6 +76,15 @@ vz_migration *vz_migrate_find(vz_migrate *service, vz_side side, const uint8_t j
     return NULL;
 }
 
+GPtrArray *vz_migrate_list(vz_migrate *service)
+{
+    GPtrArray *all = g_ptr_array_new_with_free_func((GDestroyNotify)vz_migration_unref);
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&service->lock);
+    for (guint i = 0; i < service->migrations->len; i++)
+        g_ptr_array_add(all, vz_migration_ref(service->migrations->pdata[i]));
+    return all;
+}
+
 /* A directory of records that was lost and made anew must not pass for the old one. */
 static char *load_incarnation(const char *records, GError **err)
 {
@@ -114,7 +125,7 @@ static void free_config(vz_migrate_config *config)
 
 static bool open_port(vz_migrate *service, GError **err)
 {
-    vz_ask_handlers handlers = {vz_verdict_find_keys, vz_verdict_answer, service};
+    vz_ask_handlers handlers = {vz_question_find_keys, vz_question_answer, service};
     service->ask = vz_ask_server_new(&handlers);
     vz_port_options options = {.context = service->config.context,
                                .address = service->config.data_address,
@@ -126,15 +137,22 @@ static bool open_port(vz_migrate *service, GError **err)
 
 /* --- trying again --- */
 
-/* Calls due(data) on the loop thread after a pause that grows with each attempt of the job. */
-static void schedule_with(vz_migration *migration, GSourceFunc due, void *data, GDestroyNotify drop)
+/* Calls due(data) on the loop thread. The source is the caller's to unref. */
+static GSource *schedule(vz_migrate *service, unsigned pause_ms, GSourceFunc due, void *data,
+                         GDestroyNotify drop)
+{
+    GSource *source = g_timeout_source_new(pause_ms);
+    g_source_set_callback(source, due, data, drop);
+    g_source_attach(source, service->config.context);
+    return source;
+}
+
+/* A pause that grows with each attempt of the job. */
+static unsigned next_pause_ms(vz_migration *migration)
 {
     unsigned pause_ms = RETRY_FIRST_MS << MIN(migration->retries, 6u);
     migration->retries++;
-    GSource *source = g_timeout_source_new(MIN(pause_ms, RETRY_LAST_MS));
-    g_source_set_callback(source, due, data, drop);
-    g_source_attach(source, migration->service->config.context);
-    g_source_unref(source);
+    return MIN(pause_ms, RETRY_LAST_MS);
 }
 
 static gboolean errand_due(void *migration)
@@ -143,34 +161,45 @@ static gboolean errand_due(void *migration)
     return G_SOURCE_REMOVE;
 }
 
+/* What is to run on a job's actor later. */
 typedef struct {
     vz_domain *domain;
     vz_migration *migration;
-    void (*settle)(vz_migration *migration);
-} retry;
+    void (*run)(vz_migration *migration);
+    bool is_retry; /* else: the watch of a phase */
+} appointment;
 
-static void retry_free(void *data)
+static appointment *appointment_new(vz_migration *migration, vz_domain *domain,
+                                    void (*run)(vz_migration *migration), bool is_retry)
 {
-    retry *r = data;
-    vz_domain_unref(r->domain);
-    vz_migration_unref(r->migration);
-    g_free(r);
+    appointment *a = g_new(appointment, 1);
+    *a = (appointment){vz_domain_ref(domain), vz_migration_ref(migration), run, is_retry};
+    return a;
 }
 
-static void retry_run(vz_domain *domain, void *data)
+static void appointment_free(void *data)
+{
+    appointment *a = data;
+    vz_domain_unref(a->domain);
+    vz_migration_unref(a->migration);
+    g_free(a);
+}
+
+static void keep_appointment(vz_domain *domain, void *data)
 {
     (void)domain;
-    retry *r = data;
-    r->migration->retry_waits = false;
-    r->settle(r->migration);
+    appointment *a = data;
+    if (a->is_retry)
+        a->migration->retry_waits = false;
+    if (a->is_retry || (a->migration->domain && !a->migration->busy))
+        a->run(a->migration);
 }
 
-static gboolean retry_due(void *data)
+static gboolean appointment_due(void *data)
 {
-    retry *r = data;
-    retry *copy = g_new(retry, 1);
-    *copy = (retry){vz_domain_ref(r->domain), vz_migration_ref(r->migration), r->settle};
-    vz_domain_post(r->domain, VZ_TASK_NORMAL, retry_run, copy, retry_free);
+    appointment *a = data;
+    vz_domain_post(a->domain, VZ_TASK_NORMAL, keep_appointment,
+                   appointment_new(a->migration, a->domain, a->run, a->is_retry), appointment_free);
     return G_SOURCE_REMOVE;
 }
 
@@ -179,9 +208,27 @@ void vz_migrate_retry(vz_migration *migration, void (*settle)(vz_migration *migr
     if (migration->retry_waits)
         return;
     migration->retry_waits = true;
-    retry *r = g_new(retry, 1);
-    *r = (retry){vz_domain_ref(migration->domain), vz_migration_ref(migration), settle};
-    schedule_with(migration, retry_due, r, retry_free);
+    appointment *a = appointment_new(migration, migration->domain, settle, true);
+    g_source_unref(schedule(migration->service, next_pause_ms(migration), appointment_due, a,
+                            appointment_free));
+}
+
+void vz_migrate_watch_phase(vz_migration *migration, void (*late)(vz_migration *migration))
+{
+    vz_migrate *service = migration->service;
+    vz_migrate_unwatch_phase(migration);
+    appointment *a = appointment_new(migration, migration->domain, late, false);
+    migration->phase_watch = schedule(service, service->config.phase_timeout_s * 1000,
+                                      appointment_due, a, appointment_free);
+}
+
+void vz_migrate_unwatch_phase(vz_migration *migration)
+{
+    GSource *watch = g_steal_pointer(&migration->phase_watch);
+    if (!watch)
+        return;
+    g_source_destroy(watch);
+    g_source_unref(watch);
 }
 
 /* Thread of the errands. Takes the reference. */
@@ -194,8 +241,8 @@ static void run_errand(void *data, void *user)
     if (vz_verdict_forget(migration) || !probed)
         vz_migration_forget(migration);
     else
-        schedule_with(migration, errand_due, vz_migration_ref(migration),
-                      (GDestroyNotify)vz_migration_unref);
+        g_source_unref(schedule(migration->service, next_pause_ms(migration), errand_due,
+                                vz_migration_ref(migration), (GDestroyNotify)vz_migration_unref));
     (void)user;
     vz_migration_unref(migration);
 }

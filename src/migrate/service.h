@@ -20,6 +20,8 @@ typedef struct {
                                  the client of Prepare came by, else the host's name */
     const char *carrier_program; /* NULL: the installed one */
     const char *carrier_user;    /* "": no change of user */
+    bool fencing;                /* a host that does not answer counts as dead */
+    unsigned phase_timeout_s;    /* a client that lives may take so long between two phases */
     GMainContext *context;       /* of the loop thread */
     /* Reads a definition with what this host knows (machines, emulator). Any thread. */
     vz_def *(*parse)(const char *xml, GError **err);
@@ -44,12 +46,19 @@ const char *vz_migrate_records(const vz_migrate *service);
 
 void vz_migrate_register(vz_migrate *service, vz_migration *migration);
 void vz_migrate_unregister(vz_migrate *service, vz_migration *migration);
+/* All of them, referenced; g_ptr_array_unref. */
+GPtrArray *vz_migrate_list(vz_migrate *service);
 /* A reference, or NULL. */
 vz_migration *vz_migrate_find(vz_migrate *service, vz_side side, const uint8_t job[VZ_UUID_BYTES]);
 
 /* The job is over on this side; the other host is told so until it has heard, and then the record
  * is removed. By a thread of the service, since no actor is left to wait on. */
 void vz_migrate_errand(vz_migration *migration);
+
+/* Runs late(migration) on its actor when the configured time is over, unless the job has ended or a
+ * phase runs then. One watch a job: a new one replaces it. Actor thread. */
+void vz_migrate_watch_phase(vz_migration *migration, void (*late)(vz_migration *migration));
+void vz_migrate_unwatch_phase(vz_migration *migration);
 
 /* Runs settle(migration) on its actor after a pause that grows from 1 s to 60 s. Actor thread.
  * While one is under way another call changes nothing. */

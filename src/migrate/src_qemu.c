@@ -11,6 +11,7 @@
 #include "driver/qemu/driver.h"
 #include "migrate/memory.h"
 #include "migrate/service.h"
+#include "migrate/trail.h"
 #include "migrate/verdict.h"
 #include "storage/identify.h"
 
@@ -64,12 +65,7 @@ static void withdraw_disks(vz_migration *m)
 
 static bool meet_destination(vz_migration *m, GError **err)
 {
-    g_autofree char *port = g_strdup_printf("%u", m->peer_port);
-    return vz_migration_note(m, VZ_NOTE_PEER_NAME, m->peer_name, err) &&
-           vz_migration_note(m, VZ_NOTE_PEER_FINGERPRINT, m->peer_fingerprint, err) &&
-           vz_migration_note(m, "peer-host", m->peer_host, err) &&
-           vz_migration_note(m, "peer-port", port, err) &&
-           vz_migration_note(m, "incarnation", m->incarnation, err) &&
+    return vz_migration_note_peer(m, err) && vz_migration_note_process(m, err) &&
            vz_journal_sync(m->journal, err);
 }
 
@@ -95,7 +91,7 @@ static bool prove_ask(vz_migration *m, GError **err)
 {
     /* From now on the destination keeps its record until it is told to forget it. */
     return vz_migration_note(m, VZ_NOTE_PROBED, "yes", err) &&
-           vz_verdict_probe(m, VZ_ASK_DEADLINE_US, err);
+           vz_verdict_probe(m, VZ_QUESTION_DEADLINE_US, err);
 }
 
 static void set_paused(vz_migration *m, int64_t when_us)
@@ -271,15 +267,25 @@ static bool release_guest(vz_migration *m, GError **err)
 
 static vz_outcome ask_destination(vz_migration *m)
 {
-    /* Nothing was let go: the step failed before it wrote so, and the destination, which never
-     * gets the proof of a release, cannot commit. */
-    if (vz_journal_state(m->journal) != VZ_RECORD_RELEASED)
+    vz_record record = vz_journal_state(m->journal);
+    if (record == VZ_RECORD_RESOLVED_THERE)
+        return VZ_OUTCOME_MOVED;
+    /* Decided already; or nothing was let go: the step failed before it wrote so, and the
+     * destination, which never gets the proof of a release, cannot commit. */
+    if (record != VZ_RECORD_RELEASED)
         return VZ_OUTCOME_NOT_MOVED;
     if (m->verdict_known) {
         m->verdict_known = false;
         return m->verdict;
     }
-    return vz_verdict_ask(m);
+    vz_outcome outcome = vz_verdict_ask(m);
+    g_autoptr(GError) err = NULL;
+    /* So that a restart resumes it without asking again. One that cannot be told asks again, and
+     * the destination keeps its answer. */
+    if (outcome == VZ_OUTCOME_NOT_MOVED &&
+        !vz_journal_advance(m->journal, VZ_RECORD_TAKEN_BACK, &err))
+        vz_warn(m->id, "%s", err->message);
+    return outcome;
 }
 
 static bool hand_over(vz_migration *m, GError **err)
@@ -295,6 +301,17 @@ static bool hand_over(vz_migration *m, GError **err)
                          "it cannot be told whether the guest runs on %s; it stays paused here and "
                          "%s is asked again",
                          m->peer_name, m->peer_name);
+}
+
+/* Before the guest's end here, so that there is no moment in which a start would not ask. */
+static bool mark_moved(vz_migration *m, GError **err)
+{
+    if (!vz_trail_save(m, err) || !vz_trail_mark(m, VZ_MARK_MOVED, err) ||
+        !vz_store_clear_mark(vz_table_store(vz_domain_table(m->domain)),
+                             vz_domain_uuid_text(m->domain), VZ_MARK_ARRIVING, err))
+        return false;
+    vz_trail_replace_older(m);
+    return true;
 }
 
 static bool end_source(vz_migration *m, GError **err)
@@ -326,6 +343,7 @@ const vz_step vz_source_steps[] = {
     { "copy-memory",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0, copy_memory,      stop_memory,    NULL },
     { "release",          VZ_PHASE_PERFORM, VZ_STEP_RELEASE,  0,                       0, release_guest,    NULL,           ask_destination },
     { "hand-over",        VZ_PHASE_CONFIRM, VZ_STEP_PIVOT,    0,                       0, hand_over,        NULL,           ask_destination },
+    { "mark-moved",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0, mark_moved,       NULL,           NULL },
     { "end-source",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0, end_source,       NULL,           NULL },
     { "undefine",         VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_UNDEFINE_SOURCE, 0, undefine_source,  NULL,           NULL },
     { NULL,               VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0, NULL,             NULL,           NULL },

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "migrate/destination.h"
 #include "migrate/service.h"
+#include "migrate/whereabouts.h"
 
 #include <string.h>
 
@@ -14,35 +15,10 @@
 
 /* --- asking --- */
 
-/* A borrowed inbox that is cancelled would end the exchange: while settling it is not. */
-static json_t *exchange(vz_migration *migration, const char *op, int64_t patience_us, GError **err)
-{
-    vz_ask_request request = {.host = migration->peer_host,
-                              .port = migration->peer_port,
-                              .keys = migration->keys,
-                              .peer_fingerprint = migration->peer_fingerprint,
-                              .inbox =
-                                  migration->domain ? vz_domain_inbox(migration->domain) : NULL,
-                              .deadline_us = vz_now_us() + patience_us};
-    memcpy(request.job, migration->job, VZ_UUID_BYTES);
-    json_t *object = json_pack("{ss ss}", "op", op, "incarnation", migration->incarnation);
-    char *text = json_dumps(object, JSON_COMPACT);
-    json_decref(object);
-    g_autoptr(GBytes) question = g_bytes_new_take(text, strlen(text));
-    g_autoptr(GBytes) answer = NULL;
-    if (!vz_ask(&request, question, &answer, err))
-        return NULL;
-    gsize bytes;
-    const void *data = g_bytes_get_data(answer, &bytes);
-    json_t *reply = json_loadb(data, bytes, 0, NULL);
-    if (!reply)
-        vz_fail(err, VZ_ERR_INTERNAL_ERROR, "the destination's answer makes no sense");
-    return reply;
-}
-
 bool vz_verdict_probe(vz_migration *migration, int64_t patience_us, GError **err)
 {
-    json_t *reply = exchange(migration, "probe", patience_us, err);
+    json_t *reply =
+        vz_question_of_job(migration, json_pack("{ss}", "op", "probe"), patience_us, err);
     if (!reply) {
         g_prefix_error(err, "cannot ask the destination what becomes of the guest, so it is not "
                             "let go: ");
@@ -57,6 +33,13 @@ bool vz_verdict_probe(vz_migration *migration, int64_t patience_us, GError **err
     return ready;
 }
 
+static void keep_answer(vz_migration *m, const json_t *reply, const GError *silence)
+{
+    json_decref(m->answer);
+    m->answer = reply ? json_deep_copy(reply) : json_pack("{ss}", "silence", silence->message);
+    m->answered_at_us = vz_now_us();
+}
+
 static vz_outcome ask_once(vz_migration *migration, bool *ret_again)
 {
     static const struct {
@@ -68,8 +51,13 @@ static vz_outcome ask_once(vz_migration *migration, bool *ret_again)
                  {"wait", VZ_OUTCOME_UNKNOWN, true},
                  {"unknown", VZ_OUTCOME_UNKNOWN, false}};
     g_autoptr(GError) err = NULL;
-    json_t *reply = exchange(migration, "verdict", VZ_ASK_DEADLINE_US, &err);
+    /* The proof of the release, since no cookie carries it any more. */
+    json_t *question = migration->guest_died ? json_pack("{ss sb ss}", "op", "verdict", "dead",
+                                                         true, "release", migration->release)
+                                             : json_pack("{ss}", "op", "verdict");
+    json_t *reply = vz_question_of_job(migration, question, VZ_QUESTION_DEADLINE_US, &err);
     *ret_again = true;
+    keep_answer(migration, reply, err);
     if (!reply) {
         vz_warn(migration->id, "%s does not answer: %s", migration->peer_name, err->message);
         return VZ_OUTCOME_UNKNOWN;
@@ -82,8 +70,9 @@ static vz_outcome ask_once(vz_migration *migration, bool *ret_again)
             *ret_again = words[i].again;
         }
     }
+    const char *record = json_string_value(json_object_get(reply, "record"));
     vz_info(migration->id, "%s says '%s' (record: %s)", migration->peer_name, word ? word : "?",
-            json_string_value(json_object_get(reply, "record")));
+            record ? record : "?");
     json_decref(reply);
     return answer;
 }
@@ -95,7 +84,8 @@ vz_outcome vz_verdict_ask(vz_migration *migration)
     for (;;) {
         bool again = true;
         vz_outcome answer = ask_once(migration, &again);
-        if (answer != VZ_OUTCOME_UNKNOWN || !again || vz_now_us() >= deadline_us)
+        if (answer != VZ_OUTCOME_UNKNOWN || !again || migration->resolving ||
+            vz_now_us() >= deadline_us)
             return answer;
         vz_wait_uncancellable(vz_domain_inbox(migration->domain), NULL, NULL,
                               vz_now_us() + ASK_AGAIN_US);
@@ -105,33 +95,19 @@ vz_outcome vz_verdict_ask(vz_migration *migration)
 bool vz_verdict_forget(vz_migration *migration)
 {
     g_autoptr(GError) err = NULL;
-    json_t *reply = exchange(migration, "forget", VZ_ASK_DEADLINE_US, &err);
+    bool condemn = vz_journal_state(migration->journal) == VZ_RECORD_RESOLVED_HERE;
+    json_t *reply =
+        vz_question_of_job(migration, json_pack("{ss}", "op", condemn ? "condemn" : "forget"),
+                           VZ_QUESTION_DEADLINE_US, &err);
     if (!reply)
-        vz_warn(migration->id, "%s keeps its record of the job: %s", migration->peer_name,
+        vz_warn(migration->id, "%s %s: %s", migration->peer_name,
+                condemn ? "has not given its copy up" : "keeps its record of the job",
                 err->message);
     json_decref(reply);
     return reply != NULL;
 }
 
 /* --- answering --- */
-
-bool vz_verdict_find_keys(const uint8_t job[VZ_UUID_BYTES], vz_channel_keys **ret_keys,
-                          char **ret_peer_fingerprint, void *user)
-{
-    g_autoptr(vz_migration) migration = vz_migrate_find(user, VZ_SIDE_DESTINATION, job);
-    g_autofree char *peer =
-        migration ? vz_journal_get(migration->journal, VZ_NOTE_PEER_FINGERPRINT) : NULL;
-    if (!peer)
-        return false;
-    g_autoptr(GError) err = NULL;
-    /* The server's copy is its own: the job may be forgotten while it answers. */
-    g_autofree char *path = g_strconcat(vz_journal_path(migration->journal), ".key", NULL);
-    *ret_keys = vz_channel_keys_load(path, &err);
-    if (!*ret_keys)
-        return false;
-    *ret_peer_fingerprint = g_steal_pointer(&peer);
-    return true;
-}
 
 /* Waits a while for the guest to be gone. */
 static bool wait_dissolved(vz_migration *migration)
@@ -182,55 +158,97 @@ static bool forget(vz_migration *migration, GError **err)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID,
                        "the job is not decided: its record says '%s'", vz_record_name(record));
     }
+    /* The source's copy has ended: the guest may be started here without asking. */
+    g_autofree char *domain = vz_journal_get(migration->journal, VZ_NOTE_DOMAIN);
+    if (!vz_trail_unmark(migration->service, domain, VZ_MARK_ARRIVING, migration->id, err))
+        return false;
     vz_migration_forget(migration);
     return true;
 }
 
-static json_t *reply_to(vz_migration *migration, const char *op, GError **err)
+/* The questions about a record need one. */
+static vz_migration *record_of(const vz_asked *asked, GError **err)
 {
-    if (strcmp(op, "probe") == 0) {
-        /* Durable before the answer: a source that was never answered cannot have released. */
-        g_autofree char *probed = vz_journal_get(migration->journal, VZ_NOTE_PROBED);
-        if ((!probed && !vz_migration_note(migration, VZ_NOTE_PROBED, "yes", err)) ||
-            !vz_journal_sync(migration->journal, err))
-            return NULL;
-        return json_pack("{ss}", "record", vz_record_name(vz_journal_state(migration->journal)));
-    }
-    if (strcmp(op, "verdict") == 0) {
-        const char *verdict = judge(migration);
-        return json_pack("{ss ss}", "verdict", verdict, "record",
-                         vz_record_name(vz_journal_state(migration->journal)));
-    }
-    if (strcmp(op, "forget") == 0)
-        return forget(migration, err) ? json_pack("{ss}", "record", "none") : NULL;
-    vz_fail(err, VZ_ERR_INVALID_ARG, "there is no question '%s'", op);
+    if (asked->migration && asked->migration->side == VZ_SIDE_DESTINATION)
+        return asked->migration;
+    vz_fail(err, VZ_ERR_OPERATION_INVALID, "this host has no record of the job");
     return NULL;
 }
 
-bool vz_verdict_answer(const uint8_t job[VZ_UUID_BYTES], GBytes *question, GBytes **ret_answer,
-                       void *user, GError **err)
+json_t *vz_verdict_reply_probe(const vz_asked *asked, GError **err)
 {
-    g_autoptr(vz_migration) migration = vz_migrate_find(user, VZ_SIDE_DESTINATION, job);
-    if (!migration)
-        return vz_fail(err, VZ_ERR_OPERATION_INVALID, "this host has no record of the job");
-    gsize bytes;
-    const void *data = g_bytes_get_data(question, &bytes);
-    json_t *object = json_loadb(data, bytes, 0, NULL);
-    const char *op = json_string_value(json_object_get(object, "op"));
-    const char *incarnation = json_string_value(json_object_get(object, "incarnation"));
-    bool same = incarnation && strcmp(incarnation, vz_migrate_incarnation(user)) == 0;
-    json_t *reply = NULL;
-    if (op && !same)
-        reply = json_pack("{ss ss}", "verdict", "unknown", "record", "of another incarnation");
-    else if (op)
-        reply = reply_to(migration, op, err);
-    else
-        vz_fail(err, VZ_ERR_INVALID_ARG, "the question makes no sense");
-    json_decref(object);
-    if (!reply)
+    vz_migration *m = record_of(asked, err);
+    if (!m)
+        return NULL;
+    /* Durable before the answer: a source that was never answered cannot have released. */
+    g_autofree char *probed = vz_journal_get(m->journal, VZ_NOTE_PROBED);
+    if (!probed &&
+        (!vz_migration_note(m, VZ_NOTE_PROBED, "yes", err) ||
+         !vz_trail_learn_address(m, asked->peer_address, err) || !vz_journal_sync(m->journal, err)))
+        return NULL;
+    return json_pack("{ss}", "record", vz_record_name(vz_journal_state(m->journal)));
+}
+
+/* The source's copy has died after it had let the guest go. If that has come whole it goes on here;
+ * the source asks again. */
+static bool goes_on_here(const vz_asked *asked)
+{
+    vz_migration *m = asked->migration;
+    vz_record record = vz_journal_state(m->journal);
+    const char *proof = json_string_value(json_object_get(asked->object, "release"));
+    g_autofree char *hash = proof ? vz_release_hash(proof) : NULL;
+    g_autofree char *expected = vz_journal_get(m->journal, VZ_NOTE_RELEASE);
+    return json_is_true(json_object_get(asked->object, "dead")) && hash && expected &&
+           strcmp(hash, expected) == 0 &&
+           (record == VZ_RECORD_PREPARED || record == VZ_RECORD_LOADED) &&
+           vz_destination_source_died(m);
+}
+
+/* With what there is of the guest, as evidence for an operator. */
+json_t *vz_verdict_reply_verdict(const vz_asked *asked, GError **err)
+{
+    vz_migration *m = record_of(asked, err);
+    if (!m)
+        return NULL;
+    const char *verdict = goes_on_here(asked) ? "wait" : judge(m);
+    json_t *reply = json_pack("{ss ss}", "verdict", verdict, "record",
+                              vz_record_name(vz_journal_state(m->journal)));
+    vz_whereabouts_describe(m, reply);
+    return reply;
+}
+
+json_t *vz_verdict_reply_forget(const vz_asked *asked, GError **err)
+{
+    vz_migration *m = record_of(asked, err);
+    return m && forget(m, err) ? json_pack("{ss}", "record", "none") : NULL;
+}
+
+/* A guest that went on to a third host is not this host's to take away. */
+static bool check_still_here(vz_migration *m, GError **err)
+{
+    g_autofree char *domain = vz_journal_get(m->journal, VZ_NOTE_DOMAIN);
+    g_autofree char *mark = NULL;
+    vz_store *store = vz_table_store(vz_migrate_settings(m->service)->table);
+    if (!vz_store_get_mark(store, domain, VZ_MARK_MOVED, &mark, err))
         return false;
-    char *text = json_dumps(reply, JSON_COMPACT);
-    json_decref(reply);
-    *ret_answer = g_bytes_new_take(text, strlen(text));
-    return true;
+    return !mark ||
+           vz_fail(err, VZ_ERR_OPERATION_INVALID, "the guest has run here and has moved on to %s",
+                   vz_trail_mark_host(mark));
+}
+
+/* Of a job that is forgotten here, too: a second hearing is as good as the first. */
+json_t *vz_verdict_reply_condemn(const vz_asked *asked, GError **err)
+{
+    if (!asked->migration)
+        return json_pack("{ss}", "record", "none");
+    vz_migration *m = record_of(asked, err);
+    if (!m || !check_still_here(m, err) || !vz_journal_condemn(m->journal, err))
+        return NULL;
+    vz_destination_condemn(m);
+    if (!wait_dissolved(m)) {
+        vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "the guest's process does not end");
+        return NULL;
+    }
+    vz_migration_forget(m);
+    return json_pack("{ss}", "record", "none");
 }

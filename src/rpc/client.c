@@ -134,7 +134,7 @@ static bool take_packet(vz_client *client, const uint8_t *data, size_t bytes, GE
             send_packet(client, vz_keepalive_packet(VZ_KEEPALIVE_PONG));
         return true;
     }
-    if (frame.program != VZ_PROGRAM_REMOTE)
+    if (frame.program != VZ_PROGRAM_REMOTE && frame.program != VZ_PROGRAM_VIRTVZ)
         return vz_fail(err, VZ_ERR_RPC, "a packet of program 0x%x came", frame.program);
     if (frame.type == VZ_PACKET_REPLY)
         take_reply(client, &frame, data, bytes);
@@ -231,7 +231,7 @@ static GByteArray *encode_call(uint32_t serial, const vz_procedure *procedure, c
                                GError **err)
 {
     const vz_frame frame = {
-        .program = VZ_PROGRAM_REMOTE,
+        .program = vz_procedure_program((int32_t)procedure->number),
         .version = VZ_PROGRAM_VERSION,
         .procedure = (int32_t)procedure->number,
         .type = VZ_PACKET_CALL,

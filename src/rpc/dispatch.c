@@ -110,7 +110,9 @@ static bool run(vz_server *server, vz_call *call, GError **err)
 static bool dispatch_known_call(vz_conn *conn, const vz_frame *frame, const uint8_t *data,
                                 size_t bytes, GError **err)
 {
-    const vz_procedure *procedure = vz_procedure_find(frame->procedure);
+    const vz_procedure *procedure = vz_procedure_program(frame->procedure) == frame->program
+                                        ? vz_procedure_find(frame->procedure)
+                                        : NULL;
     const vz_handler *handler = procedure ? find_handler(conn->server, procedure->number) : NULL;
     if (!handler)
         return vz_fail(err, VZ_ERR_RPC, "unknown procedure: %d", frame->procedure);
@@ -129,7 +131,8 @@ static void dispatch_call(vz_conn *conn, const vz_frame *frame, const uint8_t *d
 {
     g_autoptr(GError) err = NULL;
     bool ok;
-    if (frame->program != VZ_PROGRAM_REMOTE || frame->version != VZ_PROGRAM_VERSION)
+    bool known = frame->program == VZ_PROGRAM_REMOTE || frame->program == VZ_PROGRAM_VIRTVZ;
+    if (!known || frame->version != VZ_PROGRAM_VERSION)
         ok = vz_fail(&err, VZ_ERR_RPC, "Cannot find program %u version %u", frame->program,
                      frame->version);
     else if (frame->status != VZ_STATUS_OK)

@@ -1,6 +1,8 @@
 /* procs.c - see procs.h. */
 #include "rpc/procs.h"
 
+#include "wire/frame.h"
+
 const vz_procedure vz_procedures[] = {
 #define PROC(nr, name, args, ret, runs_on, in_job, access)                                         \
     {VZ_PROC_##name,       #name,                                                                  \
@@ -26,4 +28,9 @@ const vz_procedure *vz_procedure_find(int32_t number)
         if ((int32_t)vz_procedures[i].number == number)
             return &vz_procedures[i];
     return NULL;
+}
+
+uint32_t vz_procedure_program(int32_t number)
+{
+    return number >= VZ_PROC_OWN_FIRST ? VZ_PROGRAM_VIRTVZ : VZ_PROGRAM_REMOTE;
 }

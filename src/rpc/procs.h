@@ -31,6 +31,10 @@ extern const size_t vz_n_procedures;
 /* NULL: no row. */
 const vz_procedure *vz_procedure_find(int32_t number);
 
+/* Rows from this number on are of our own program, the others of libvirt's. */
+#define VZ_PROC_OWN_FIRST 0x10000
+uint32_t vz_procedure_program(int32_t number);
+
 typedef enum {
 #define EVENT(id, name, callback, legacy, body) VZ_EVENT_##name = (id),
 #include "procs.def"

@@ -10,6 +10,7 @@
 #define VZ_PROGRAM_QEMU      0x20008087u
 #define VZ_PROGRAM_LXC       0x00068000u
 #define VZ_PROGRAM_KEEPALIVE 0x6b656570u
+#define VZ_PROGRAM_VIRTVZ    0x2000767au /* our own, for what libvirt has no procedure for */
 #define VZ_PROGRAM_VERSION   1u
 
 #define VZ_KEEPALIVE_PING 1

@@ -34,11 +34,12 @@ static bool find(const uint8_t job[VZ_UUID_BYTES], vz_channel_keys **ret_keys,
 }
 
 /* Echoes; "fail" fails, "long" answers too much, "slow" takes its time. */
-static bool answer(const uint8_t job[VZ_UUID_BYTES], GBytes *question, GBytes **ret_answer,
-                   void *user, GError **err)
+static bool answer(const vz_ask_visit *visit, GBytes *question, GBytes **ret_answer, void *user,
+                   GError **err)
 {
     fixture *f = user;
-    g_assert_cmpmem(job, VZ_UUID_BYTES, f->job, VZ_UUID_BYTES);
+    g_assert_cmpmem(visit->job, VZ_UUID_BYTES, f->job, VZ_UUID_BYTES);
+    g_assert_cmpstr(visit->peer_address, ==, "127.0.0.1");
     __atomic_add_fetch(&f->answers, 1, __ATOMIC_RELAXED);
     const char *text = g_bytes_get_data(question, NULL);
     if (strcmp(text, "fail") == 0)

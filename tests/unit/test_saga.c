@@ -291,7 +291,10 @@ static void test_journal_damage_is_named(void)
     g_autofree char *dir = g_dir_make_tmp("vz-journal-XXXXXX", NULL);
     g_autofree char *path = g_build_filename(dir, "x.in", NULL);
     static const char *const damaged[] = {
-        "", "virtvz-journal 2 in 07000000-0000-0000-0000-000000000000\n", "hello\n",
+        "",
+        "virtvz-journal 3 in 07000000-0000-0000-0000-000000000000\n",
+        "virtvz-journal 0 in 07000000-0000-0000-0000-000000000000\n",
+        "hello\n",
         "virtvz-journal 1 in 07000000-0000-0000-0000-000000000000\nstate dancing\n",
         "virtvz-journal 1 in 07000000-0000-0000-0000-000000000000\nonly\n"};
     for (size_t i = 0; i < G_N_ELEMENTS(damaged); i++) {
@@ -305,6 +308,74 @@ static void test_journal_damage_is_named(void)
     g_rmdir(dir);
 }
 
+/* Walks to `state` by the shortest way; the states of both sides, in order. */
+static vz_journal *journal_in(const char *dir, vz_side side, vz_record state)
+{
+    static const vz_record ways[][5] = {
+        [VZ_RECORD_RELEASED] = {VZ_RECORD_RELEASED},
+        [VZ_RECORD_TAKEN_BACK] = {VZ_RECORD_RELEASED, VZ_RECORD_TAKEN_BACK},
+        [VZ_RECORD_RESOLVED_HERE] = {VZ_RECORD_RELEASED, VZ_RECORD_RESOLVED_HERE},
+        [VZ_RECORD_RESOLVED_THERE] = {VZ_RECORD_RELEASED, VZ_RECORD_RESOLVED_THERE},
+        [VZ_RECORD_PREPARED] = {VZ_RECORD_PREPARED},
+        [VZ_RECORD_LOADED] = {VZ_RECORD_PREPARED, VZ_RECORD_LOADED},
+        [VZ_RECORD_COMMITTED] = {VZ_RECORD_PREPARED, VZ_RECORD_LOADED, VZ_RECORD_COMMITTED},
+        [VZ_RECORD_START_ATTEMPTED] = {VZ_RECORD_PREPARED, VZ_RECORD_LOADED, VZ_RECORD_COMMITTED,
+                                       VZ_RECORD_START_ATTEMPTED},
+        [VZ_RECORD_STARTED] = {VZ_RECORD_PREPARED, VZ_RECORD_LOADED, VZ_RECORD_COMMITTED,
+                               VZ_RECORD_START_ATTEMPTED, VZ_RECORD_STARTED},
+        [VZ_RECORD_ABORTED] = {VZ_RECORD_PREPARED, VZ_RECORD_ABORTED},
+        [VZ_RECORD_ENDED] = {VZ_RECORD_RELEASED, VZ_RECORD_ENDED},
+    };
+    g_autoptr(GError) err = NULL;
+    uint8_t job[VZ_UUID_BYTES];
+    vz_uuid_generate(job);
+    vz_journal *journal = vz_journal_create(dir, side, job, &err);
+    g_assert_no_error(err);
+    for (int i = 0; i < 5 && ways[state][i] != VZ_RECORD_NONE; i++)
+        g_assert_true(vz_journal_advance(journal, ways[state][i], &err));
+    g_assert_cmpint(vz_journal_state(journal), ==, state);
+    return journal;
+}
+
+static void drop(vz_journal *journal)
+{
+    g_autoptr(GError) err = NULL;
+    g_assert_true(vz_journal_remove(journal, &err));
+    vz_journal_free(journal);
+}
+
+/* What no order of calls, replies and restarts may do: what is decided stays decided. */
+static void test_journal_decisions_are_final(void)
+{
+    g_autofree char *dir = g_dir_make_tmp("vz-journal-XXXXXX", NULL);
+    static const vz_record final_on_source[] = {VZ_RECORD_TAKEN_BACK, VZ_RECORD_RESOLVED_HERE,
+                                                VZ_RECORD_RESOLVED_THERE};
+    static const vz_record committed[] = {VZ_RECORD_COMMITTED, VZ_RECORD_START_ATTEMPTED,
+                                          VZ_RECORD_STARTED};
+    for (size_t i = 0; i < 3; i++) {
+        vz_journal *source = journal_in(dir, VZ_SIDE_SOURCE, final_on_source[i]);
+        vz_journal *destination = journal_in(dir, VZ_SIDE_DESTINATION, committed[i]);
+        for (int to = VZ_RECORD_NONE; to < VZ_RECORD_ENDED; to++) {
+            g_autoptr(GError) err = NULL;
+            g_assert_false(vz_journal_advance(source, (vz_record)to, &err));
+            g_assert_error(err, VZ_ERROR, VZ_ERR_OPERATION_INVALID);
+        }
+        g_autoptr(GError) err = NULL;
+        g_assert_false(vz_journal_advance(destination, VZ_RECORD_ABORTED, &err));
+        g_clear_error(&err);
+        g_assert_true(vz_journal_revoke(destination, &err) == (i == 0)); /* no start attempted */
+        g_clear_error(&err);
+        g_assert_false(vz_journal_condemn(source, &err));
+        g_clear_error(&err);
+        g_assert_true(vz_journal_condemn(destination, &err));
+        g_assert_cmpint(vz_journal_state(destination), ==, VZ_RECORD_ABORTED);
+        g_assert_false(vz_journal_advance(destination, VZ_RECORD_COMMITTED, &err));
+        drop(source);
+        drop(destination);
+    }
+    g_rmdir(dir);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -312,6 +383,7 @@ int main(int argc, char **argv)
     g_test_add_func("/migrate/saga/undo-without-asking", test_matrix_catches_undo_without_asking);
     g_test_add_func("/migrate/journal/torn-line", test_journal_torn_line);
     g_test_add_func("/migrate/journal/full-disk", test_journal_full_disk);
+    g_test_add_func("/migrate/journal/decisions-are-final", test_journal_decisions_are_final);
     g_test_add_func("/migrate/journal/damage", test_journal_damage_is_named);
     return g_test_run();
 }
