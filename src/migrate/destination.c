@@ -6,6 +6,7 @@
 #include "driver/life.h"
 #include "migrate/service.h"
 #include "migrate/stats.h"
+#include "storage/lease.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -407,6 +408,14 @@ const vz_job_ops vz_destination_ops = {
 
 /* --- after a restart --- */
 
+void vz_destination_give_leases_back(vz_migration *m)
+{
+    g_autofree char *text = vz_journal_get(m->journal, VZ_NOTE_LEASES);
+    json_t *images = text ? json_loads(text, 0, NULL) : NULL;
+    vz_lease_give_back(images, m->id);
+    json_decref(images);
+}
+
 /* What persist did, if it was begun; a step that was not is not undone. */
 static void reload_old_config(vz_migration *m)
 {
@@ -476,6 +485,8 @@ void vz_destination_recover(vz_migration *m)
     if (record < VZ_RECORD_COMMITTED && !vz_journal_advance(m->journal, VZ_RECORD_ABORTED, &err))
         vz_error(m->id, "%s", err->message);
     vz_migration_stop_carrier(m);
+    if (vz_journal_state(m->journal) == VZ_RECORD_ABORTED)
+        vz_destination_give_leases_back(m);
     g_atomic_int_set(&m->dissolved, 1);
     if (vz_journal_state(m->journal) == VZ_RECORD_ABORTED)
         forget_unless_probed(m);

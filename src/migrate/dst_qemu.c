@@ -9,7 +9,9 @@
 #include "migrate/memory.h"
 #include "migrate/service.h"
 #include "storage/identify.h"
+#include "storage/lease.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define POLL_US ((int64_t)200 * 1000)
@@ -67,6 +69,27 @@ static bool open_door(vz_migration *m, GError **err)
 static void close_door(vz_migration *m)
 {
     vz_migration_stop_carrier(m);
+}
+
+/* All but the renaming, which has to wait until the guest has been let go. The undo of this step is
+ * that of take-lease too, which then needs no sync of the journal while the guest is stopped. */
+static bool prepare_leases(vz_migration *m, GError **err)
+{
+    json_t *images = vz_lease_images(m->def);
+    char *text = json_dumps(images, JSON_COMPACT);
+    bool noted = vz_migration_note(m, VZ_NOTE_LEASES, text ? text : "[]", err);
+    if (noted)
+        m->leases = vz_lease_prepare(m->domain, images, m->id);
+    json_decref(images);
+    free(text);
+    return noted;
+}
+
+static bool take_leases(vz_migration *m, GError **err)
+{
+    (void)err; /* a guest without a lease runs all the same */
+    vz_lease_hand_over(m->domain, m->leases);
+    return true;
 }
 
 static bool record_prepared(vz_migration *m, GError **err)
@@ -188,9 +211,11 @@ const vz_step vz_destination_steps[] = {
     { "answer-disks",     VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, answer_disks,    withdraw_answers, NULL },
     { "start-incoming",   VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, start_incoming,  end_incoming,     NULL },
     { "open-door",        VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, open_door,       close_door,       NULL },
+    { "prepare-lease",    VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, prepare_leases,  vz_destination_give_leases_back, NULL },
     { "record-prepared",  VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, record_prepared, NULL,             NULL },
     { "load",             VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, 0,                     0, load,            NULL,             NULL },
     { "persist",          VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_PERSIST_DEST,  0, persist,         unpersist,        NULL },
+    { "take-lease",       VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, take_leases,     NULL,             NULL },
     { "commit",           VZ_PHASE_FINISH,  VZ_STEP_PIVOT,    0,                     0, commit,          NULL,             committed },
     { "start-guest",      VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, start_guest,     NULL,             NULL },
     { "announce",         VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, announce,        NULL,             NULL },

@@ -50,6 +50,7 @@ void vz_migration_unref(vz_migration *migration)
     vz_def_unref(migration->old_config);
     json_decref(migration->disks_offered);
     json_decref(migration->disks_answered);
+    json_decref(migration->leases);
     g_free(migration->peer_fingerprint);
     g_free(migration->peer_name);
     g_free(migration->release);

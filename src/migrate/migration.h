@@ -32,6 +32,7 @@ enum {
 #define VZ_NOTE_PROBED           "probed"
 #define VZ_NOTE_DOMAIN           "domain" /* its UUID */
 #define VZ_NOTE_FACTS            "facts"
+#define VZ_NOTE_LEASES           "leases" /* images, a JSON array */
 #define VZ_NOTE_PEER_NAME        "peer-name"
 #define VZ_NOTE_PEER_FINGERPRINT "peer-fingerprint"
 
@@ -85,7 +86,8 @@ struct vz_migration {
     char *config_xml;   /* to be kept here */
     vz_def *old_config; /* what was defined before; NULL: nothing */
     bool persisted;
-    bool reserved; /* holds its place in the table */
+    json_t *leases; /* images whose leases are ready to be put in place (storage/lease.h) */
+    bool reserved;  /* holds its place in the table */
     bool run_on_arrival;
     int64_t finish_at_us;
     int64_t resumed_at_us;
