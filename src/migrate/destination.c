@@ -412,6 +412,7 @@ void vz_destination_give_leases_back(vz_migration *m)
 {
     g_autofree char *text = vz_journal_get(m->journal, VZ_NOTE_LEASES);
     json_t *images = text ? json_loads(text, 0, NULL) : NULL;
+    g_clear_pointer(&m->leases, vz_lease_arrival_free);
     vz_lease_give_back(images, m->id);
     json_decref(images);
 }

@@ -72,14 +72,14 @@ static void close_door(vz_migration *m)
 }
 
 /* All but the renaming, which has to wait until the guest has been let go. The undo of this step is
- * that of take-lease too, which then needs no sync of the journal while the guest is stopped. */
+ * that of take-lease, too, which so needs no sync of the journal while the guest is stopped. */
 static bool prepare_leases(vz_migration *m, GError **err)
 {
     json_t *images = vz_lease_images(m->def);
     char *text = json_dumps(images, JSON_COMPACT);
     bool noted = vz_migration_note(m, VZ_NOTE_LEASES, text ? text : "[]", err);
     if (noted)
-        m->leases = vz_lease_prepare(m->domain, images, m->id);
+        m->leases = vz_lease_arrival_prepare(m->domain, images, m->id);
     json_decref(images);
     free(text);
     return noted;
@@ -88,7 +88,15 @@ static bool prepare_leases(vz_migration *m, GError **err)
 static bool take_leases(vz_migration *m, GError **err)
 {
     (void)err; /* a guest without a lease runs all the same */
-    vz_lease_hand_over(m->domain, m->leases);
+    vz_lease_arrival_begin(m->leases);
+    return true;
+}
+
+static bool await_leases(vz_migration *m, GError **err)
+{
+    (void)err;
+    vz_lease_arrival_end(m->leases, m->domain);
+    g_clear_pointer(&m->leases, vz_lease_arrival_free);
     return true;
 }
 
@@ -214,8 +222,9 @@ const vz_step vz_destination_steps[] = {
     { "prepare-lease",    VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, prepare_leases,  vz_destination_give_leases_back, NULL },
     { "record-prepared",  VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, record_prepared, NULL,             NULL },
     { "load",             VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, 0,                     0, load,            NULL,             NULL },
-    { "persist",          VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_PERSIST_DEST,  0, persist,         unpersist,        NULL },
     { "take-lease",       VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, take_leases,     NULL,             NULL },
+    { "persist",          VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_PERSIST_DEST,  0, persist,         unpersist,        NULL },
+    { "await-lease",      VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, await_leases,    NULL,             NULL },
     { "commit",           VZ_PHASE_FINISH,  VZ_STEP_PIVOT,    0,                     0, commit,          NULL,             committed },
     { "start-guest",      VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, start_guest,     NULL,             NULL },
     { "announce",         VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, announce,        NULL,             NULL },

@@ -8,6 +8,7 @@
 #include "driver/qemu/driver.h"
 #include "driver/qemu/user.h"
 #include "migrate/service.h"
+#include "storage/lease.h"
 
 #include <errno.h>
 #include <string.h>
@@ -50,7 +51,7 @@ void vz_migration_unref(vz_migration *migration)
     vz_def_unref(migration->old_config);
     json_decref(migration->disks_offered);
     json_decref(migration->disks_answered);
-    json_decref(migration->leases);
+    vz_lease_arrival_free(migration->leases);
     g_free(migration->peer_fingerprint);
     g_free(migration->peer_name);
     g_free(migration->release);

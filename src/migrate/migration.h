@@ -86,8 +86,8 @@ struct vz_migration {
     char *config_xml;   /* to be kept here */
     vz_def *old_config; /* what was defined before; NULL: nothing */
     bool persisted;
-    json_t *leases; /* images whose leases are ready to be put in place (storage/lease.h) */
-    bool reserved;  /* holds its place in the table */
+    struct vz_lease_arrival *leases; /* storage/lease.h; NULL: there are none */
+    bool reserved;                   /* holds its place in the table */
     bool run_on_arrival;
     int64_t finish_at_us;
     int64_t resumed_at_us;

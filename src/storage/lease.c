@@ -71,27 +71,29 @@ static json_t *compose(vz_domain *domain)
     return request;
 }
 
-/* What became of each image, an array; caller decrefs. Where the probe itself fails, every image
- * has that as its error. */
-static json_t *ask(const char *command, json_t *take_request, const json_t *images,
-                   int64_t timeout_us)
+/* "lease", the command, the request and the images; free with g_strfreev. */
+static char **words_of(const char *command, json_t *take_request, const json_t *images)
 {
     size_t i;
     json_t *image;
-    g_autoptr(GError) err = NULL;
-    g_autoptr(GPtrArray) words = g_ptr_array_new();
+    g_autoptr(GStrvBuilder) words = g_strv_builder_new();
     char *text = json_dumps(take_request, JSON_COMPACT);
-    const char *const first[] = {"lease", command, text ? text : ""};
-    for (size_t k = 0; k < G_N_ELEMENTS(first); k++)
-        g_ptr_array_add(words, (void *)(uintptr_t)first[k]);
+    g_strv_builder_add_many(words, "lease", command, text ? text : "", NULL);
     json_array_foreach((json_t *)(uintptr_t)images, i, image)
-        g_ptr_array_add(words, (void *)(uintptr_t)json_string_value(image));
-    g_ptr_array_add(words, NULL);
-    json_t *reply = vz_probe_call((const char *const *)words->pdata, timeout_us, &err);
-    json_t *leases = json_incref(json_object_get(reply, "leases"));
-    json_decref(reply);
+        g_strv_builder_add(words, json_string_value(image));
     free(text);
     json_decref(take_request);
+    return g_strv_builder_end(words);
+}
+
+/* What became of each image, an array that the caller decrefs. Where the probe itself has failed,
+ * every image has that as its error. */
+static json_t *leases_of(json_t *take_reply, const json_t *images, const GError *err)
+{
+    size_t i;
+    json_t *image;
+    json_t *leases = json_incref(json_object_get(take_reply, "leases"));
+    json_decref(take_reply);
     if (json_is_array(leases))
         return leases;
     json_decref(leases);
@@ -99,6 +101,15 @@ static json_t *ask(const char *command, json_t *take_request, const json_t *imag
     json_array_foreach((json_t *)(uintptr_t)images, i, image) json_array_append_new(
         leases, json_pack("{sO ss}", "image", image, "error", err ? err->message : "no answer"));
     return leases;
+}
+
+static json_t *ask(const char *command, json_t *take_request, const json_t *images,
+                   int64_t timeout_us)
+{
+    g_autoptr(GError) err = NULL;
+    g_auto(GStrv) words = words_of(command, take_request, images);
+    json_t *reply = vz_probe_call((const char *const *)words, timeout_us, &err);
+    return leases_of(reply, images, err);
 }
 
 /* What keeps an image from having a lease. */
@@ -261,35 +272,68 @@ static bool nothing_to_do(const json_t *images)
     return !this_host.name || json_array_size(images) == 0;
 }
 
-json_t *vz_lease_prepare(vz_domain *domain, const json_t *images, const char *job)
+struct vz_lease_arrival {
+    vz_probe *probe;
+    json_t *images; /* that have a lease to be put in place */
+};
+
+/* Complains about those without; returns the others. */
+static json_t *prepared_of(vz_domain *domain, json_t *take_leases)
 {
     size_t i;
     json_t *one;
     json_t *prepared = json_array();
-    if (nothing_to_do(images))
-        return prepared;
-    json_t *request = compose(domain);
-    json_object_set_new(request, "job", json_string(job));
-    json_t *leases = ask("prepare", request, images, VZ_LEASE_TIMEOUT_US);
-    json_array_foreach(leases, i, one)
+    json_array_foreach(take_leases, i, one)
     {
         complain(domain, one);
         if (json_is_true(json_object_get(one, "written")))
             json_array_append(prepared, json_object_get(one, "image"));
     }
-    json_decref(leases);
+    json_decref(take_leases);
     return prepared;
 }
 
-void vz_lease_hand_over(vz_domain *domain, const json_t *images)
+vz_lease_arrival *vz_lease_arrival_prepare(vz_domain *domain, const json_t *images, const char *job)
 {
-    size_t i;
-    json_t *one;
     if (nothing_to_do(images))
+        return NULL;
+    g_autoptr(GError) err = NULL;
+    json_t *request = compose(domain);
+    json_object_set_new(request, "job", json_string(job));
+    g_auto(GStrv) words = words_of("arrive", request, images);
+    vz_probe *probe = vz_probe_start((const char *const *)words, &err);
+    json_t *reply = probe ? vz_probe_read(probe, VZ_LEASE_TIMEOUT_US, &err) : NULL;
+    vz_lease_arrival *arrival = g_new0(vz_lease_arrival, 1);
+    arrival->probe = probe;
+    arrival->images = prepared_of(domain, leases_of(reply, images, err));
+    if (json_array_size(arrival->images) > 0)
+        return arrival;
+    vz_lease_arrival_free(arrival);
+    return NULL;
+}
+
+void vz_lease_arrival_begin(vz_lease_arrival *arrival)
+{
+    if (arrival)
+        vz_probe_go_on(arrival->probe);
+}
+
+void vz_lease_arrival_end(vz_lease_arrival *arrival, vz_domain *domain)
+{
+    g_autoptr(GError) err = NULL;
+    if (!arrival)
         return;
-    json_t *leases = ask("hand-over", compose(domain), images, VZ_LEASE_BRIEF_TIMEOUT_US);
-    json_array_foreach(leases, i, one) complain(domain, one);
-    json_decref(leases);
+    json_t *reply = vz_probe_read(arrival->probe, VZ_LEASE_BRIEF_TIMEOUT_US, &err);
+    json_decref(prepared_of(domain, leases_of(reply, arrival->images, err)));
+}
+
+void vz_lease_arrival_free(vz_lease_arrival *arrival)
+{
+    if (!arrival)
+        return;
+    vz_probe_stop(arrival->probe);
+    json_decref(arrival->images);
+    g_free(arrival);
 }
 
 void vz_lease_give_back(const json_t *images, const char *job)

@@ -68,14 +68,23 @@ void vz_lease_release(vz_domain *domain, const vz_def *def);
 
 /* ---- A guest arrives. ---- */
 
-/* The images that have leases, a JSON array of paths; caller decrefs. What the rest takes, and what
+/* The images that have leases, a JSON array of paths; caller decrefs. What follows takes, and what
  * a job notes for its undo after a restart. */
 json_t *vz_lease_images(const vz_def *def);
-/* Writes the leases that hand_over will put in place, so that this costs a rename while the guest
- * is stopped. Returns the images for which it worked; caller decrefs. */
-json_t *vz_lease_prepare(vz_domain *domain, const json_t *images, const char *job);
-/* Puts them in place; VZ_LEASE_BRIEF_TIMEOUT_US. */
-void vz_lease_hand_over(vz_domain *domain, const json_t *images);
+
+/* Leases that wait to be put in place: written, and the process that does the rest is there, so
+ * that while the guest is stopped only a renaming is waited for. NULL is an arrival without leases.
+ */
+typedef struct vz_lease_arrival vz_lease_arrival;
+vz_lease_arrival *vz_lease_arrival_prepare(vz_domain *domain, const json_t *images,
+                                           const char *job);
+/* Begins to put them in place; does not wait. */
+void vz_lease_arrival_begin(vz_lease_arrival *arrival);
+/* Waits until they are, at most VZ_LEASE_BRIEF_TIMEOUT_US. */
+void vz_lease_arrival_end(vz_lease_arrival *arrival, vz_domain *domain);
+/* Whether or not it came to that; nothing is put in place from now on. */
+void vz_lease_arrival_free(vz_lease_arrival *arrival);
+
 /* The guest did not come: leases that the job put in place name the host again that they named
  * before, or nobody. Idempotent; any thread; what fails is logged. VZ_LEASE_BRIEF_TIMEOUT_US. */
 void vz_lease_give_back(const json_t *images, const char *job);

@@ -8,6 +8,7 @@
  *   read   IMAGE NONCE               read the answer
  *   remove IMAGE NONCE               remove both
  *   lease COMMAND REQUEST IMAGE...   storage/probe_lease.h; the reply has them as "leases"
+ *   lease arrive REQUEST IMAGE...    prepare; a reply; when told by a byte, hand-over; a reply
  *
  * DIR is the real directory of the image, behind links. Where root is squashed, the files are made
  * as the image's owner. */
@@ -148,11 +149,47 @@ static int work_on_leases(const char *command, const char *text, char *const *im
     finish(0);
 }
 
+/* The images that a first command did not fail for; NULL-terminated, borrowed. */
+static char **succeeded(const json_t *leases)
+{
+    size_t i;
+    json_t *one;
+    char **images = g_new0(char *, json_array_size(leases) + 1);
+    char **next = images;
+    json_array_foreach((json_t *)(uintptr_t)leases, i, one)
+    {
+        const char *image = json_string_value(json_object_get(one, "image"));
+        if (json_is_true(json_object_get(one, "written")))
+            *next++ = (char *)(uintptr_t)image;
+    }
+    return images;
+}
+
+/* The first half, and after a byte on standard input the second: what comes then costs no start of
+ * a program. */
+static int work_in_two_halves(const char *request_text, char *const *images)
+{
+    json_t *request = json_loads(request_text, 0, NULL);
+    json_t *prepared = vz_probe_leases("prepare", request, images);
+    if (!prepared)
+        return 2;
+    json_object_set(reply, "leases", prepared);
+    json_dumpf(reply, stdout, JSON_COMPACT);
+    putchar('\n');
+    fflush(stdout);
+    if (getchar() == EOF)
+        return 0;
+    g_autofree char **ready = succeeded(prepared);
+    json_object_set_new(reply, "leases", vz_probe_leases("hand-over", request, ready));
+    finish(0);
+}
+
 int main(int argc, char **argv)
 {
     reply = json_object();
     if (argc > 4 && strcmp(argv[1], "lease") == 0)
-        return work_on_leases(argv[2], argv[3], argv + 4);
+        return strcmp(argv[2], "arrive") == 0 ? work_in_two_halves(argv[3], argv + 4)
+                                              : work_on_leases(argv[2], argv[3], argv + 4);
     /* The nonce becomes part of a path, and may have come from another host. */
     if (argc < 4 || argv[3][strspn(argv[3], "0123456789abcdef")] != '\0') {
         fputs("usage: virtvz-probe offer|answer|read|remove IMAGE NONCE [TEXT]\n", stderr);

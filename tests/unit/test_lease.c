@@ -406,68 +406,97 @@ static void test_hang(fixture *f, const void *data)
     g_assert_true(g_file_set_contents(script, "#!/bin/sh\nexec sleep 60\n", -1, NULL));
     g_assert_cmpint(g_chmod(script, 0755), ==, 0);
     vz_probe_set_program(script);
-    json_t *images = vz_lease_images(f->def);
     gint64 began = g_get_monotonic_time();
-    vz_lease_hand_over(f->guest, images);
-    g_assert_cmpint(g_get_monotonic_time() - began, <, 2 * VZ_LEASE_BRIEF_TIMEOUT_US);
+    must_take(f);
+    g_assert_cmpint(g_get_monotonic_time() - began, <, 2 * VZ_LEASE_TIMEOUT_US);
     g_assert_true(has_message(f->guest, "did not end in time"));
+    vz_probe_set_program(g_getenv("VZ_TEST_PROBE"));
+}
+
+/* What goes wrong when the guest is stopped already is waited for less long. */
+static void test_arrival_hangs(fixture *f, const void *data)
+{
+    (void)data;
+    g_autofree char *script = g_build_filename(f->dir, "hang", NULL);
+    g_autofree char *text =
+        g_strdup_printf("#!/bin/sh\necho '{\"leases\":[{\"image\":\"%s\",\"written\":true}]}'\n"
+                        "exec sleep 60\n",
+                        f->image);
+    g_assert_true(g_file_set_contents(script, text, -1, NULL));
+    g_assert_cmpint(g_chmod(script, 0755), ==, 0);
+    vz_probe_set_program(script);
+    json_t *images = vz_lease_images(f->def);
+    vz_lease_arrival *arrival = vz_lease_arrival_prepare(f->guest, images, JOB);
+    gint64 began = g_get_monotonic_time();
+    vz_lease_arrival_begin(arrival);
+    vz_lease_arrival_end(arrival, f->guest);
+    g_assert_cmpint(g_get_monotonic_time() - began, <, 2 * VZ_LEASE_BRIEF_TIMEOUT_US);
+    g_assert_true(has_message(f->guest, "does not answer"));
+    vz_lease_arrival_free(arrival);
     json_decref(images);
     vz_probe_set_program(g_getenv("VZ_TEST_PROBE"));
 }
 
-static json_t *prepare(fixture *f)
+static vz_lease_arrival *prepare(fixture *f, json_t **ret_images)
 {
-    json_t *images = vz_lease_images(f->def);
-    json_t *prepared = vz_lease_prepare(f->guest, images, JOB);
-    g_assert_cmpuint(json_array_size(prepared), ==, 1);
-    json_decref(images);
-    return prepared;
+    *ret_images = vz_lease_images(f->def);
+    vz_lease_arrival *arrival = vz_lease_arrival_prepare(f->guest, *ret_images, JOB);
+    g_assert_nonnull(arrival);
+    return arrival;
+}
+
+static void put_in_place(fixture *f, vz_lease_arrival *arrival)
+{
+    vz_lease_arrival_begin(arrival);
+    vz_lease_arrival_end(arrival, f->guest);
 }
 
 static void test_arrival(fixture *f, const void *data)
 {
     (void)data;
+    json_t *images;
     must_take(f);
     be_b();
-    json_t *images = prepare(f);
+    vz_lease_arrival *arrival = prepare(f, &images);
     expect_lease(f, HOST_A, "hosta", 1);
-    vz_lease_hand_over(f->guest, images);
+    put_in_place(f, arrival);
     expect_lease(f, HOST_B, "hostb", 2);
     g_assert_cmpuint(files_of_ours(f), ==, 1);
+    vz_lease_arrival_free(arrival);
     be_a();
     vz_lease_release(f->guest, f->def); /* the source ends its copy */
     expect_lease(f, HOST_B, "hostb", 2);
     must_be_refused(f, "host 'hostb'");
+    g_assert_false(has_message(f->guest, ""));
     json_decref(images);
 }
 
+/* With and without a lease of the source, before and after it was put in place. */
 static void test_arrival_undone(fixture *f, const void *data)
 {
     (void)data;
     for (int held = 0; held <= 1; held++)
-        for (int handed_over = 0; handed_over <= 1; handed_over++) {
+        for (int done = 0; done <= 1; done++) {
+            json_t *images;
             be_a();
             if (held)
                 must_take(f);
-            int before = held ? 1 + handed_over * 2 : 0;
             be_b();
-            json_t *images = prepare(f);
-            if (handed_over)
-                vz_lease_hand_over(f->guest, images);
+            vz_lease_arrival *arrival = prepare(f, &images);
+            if (done)
+                put_in_place(f, arrival);
+            vz_lease_arrival_free(arrival);
             vz_lease_give_back(images, "44444444-4444-4444-8444-444444444444");
-            if (handed_over)
-                expect_lease(f, HOST_B, "hostb", before + 1);
+            if (done)
+                expect_lease(f, HOST_B, "hostb", held + 1);
             for (int again = 0; again < 2; again++)
                 vz_lease_give_back(images, JOB);
             json_decref(images);
-            g_assert_cmpuint(files_of_ours(f), ==, held);
+            g_assert_cmpint((int)files_of_ours(f), ==, held);
             if (held)
-                expect_lease(f, HOST_A, "hosta", handed_over ? before + 2 : before);
+                expect_lease(f, HOST_A, "hosta", done ? 3 : 1);
             be_a();
-            if (held && handed_over)
-                vz_lease_release(f->guest, f->def);
-            else if (held)
-                must_take(f);
+            vz_lease_release(f->guest, f->def);
         }
 }
 
@@ -475,9 +504,11 @@ static void test_arrival_undone(fixture *f, const void *data)
 static void test_give_back_after_a_start(fixture *f, const void *data)
 {
     (void)data;
+    json_t *images;
     be_b();
-    json_t *images = prepare(f);
-    vz_lease_hand_over(f->guest, images);
+    vz_lease_arrival *arrival = prepare(f, &images);
+    put_in_place(f, arrival);
+    vz_lease_arrival_free(arrival);
     must_take(f);
     vz_lease_give_back(images, JOB);
     expect_lease(f, HOST_B, "hostb", 2);
@@ -513,6 +544,7 @@ int main(int argc, char **argv)
     ADD("read-only", test_read_only);
     ADD("hang", test_hang);
     ADD("arrival", test_arrival);
+    ADD("arrival-hangs", test_arrival_hangs);
     ADD("arrival-undone", test_arrival_undone);
     ADD("give-back-after-a-start", test_give_back_after_a_start);
     ADD("not-set-up", test_not_set_up);
