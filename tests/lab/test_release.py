@@ -29,7 +29,8 @@ DESTINATION_STEPS = ("prepare-lease", "record-prepared", "load", "take-lease", "
                      "commit", "start-guest", "announce")
 # Always in the sample: around the release and around the commit.
 CRUCIAL = [("source", "release", "after", "--p2p"), ("source", "release", "after", None),
-           ("destination", "await-lease", "after", None), ("destination", "commit", "before", "--p2p"), ("destination", "commit", "after", "--p2p"),
+           ("destination", "await-lease", "after", None),
+           ("destination", "commit", "before", "--p2p"), ("destination", "commit", "after", "--p2p"),
            ("destination", "start-guest", "after", None)]
 
 scene = None
