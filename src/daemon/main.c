@@ -14,6 +14,7 @@
 #include "migrate/service.h"
 #include "migrate/whereabouts.h"
 #include "rpc/handler_table.h"
+#include "storage/lease.h"
 
 #include <config.h>
 #include <errno.h>
@@ -131,6 +132,9 @@ static bool set_up_host(vz_host *host, const vz_config *config, GError **err)
     host->hostname = g_strdup(name);
     host->emulator = *config->emulator ? config->emulator : vz_qemu_default_emulator();
     vz_driver_qemu_setup(qemu_host_of(config));
+    vz_lease_host lease = {.name = host->hostname, .fencing = config->fencing};
+    memcpy(lease.uuid, host->uuid, VZ_UUID_BYTES);
+    vz_lease_setup(&lease);
     host->table = vz_table_new(host->store, &vz_driver_qemu);
     vz_table_set_listener(host->table, &vz_api_listener, NULL);
     host->actor = vz_actor_new("host");
@@ -149,7 +153,6 @@ static bool set_up_migration(vz_host *host, const vz_config *config, GError **er
                                   .data_port = config->data_port,
                                   .advertised = config->migrate_address,
                                   .carrier_user = config->qemu_user,
-                                  .fencing = config->fencing,
                                   .phase_timeout_s = (unsigned)config->phase_timeout,
                                   .parse = vz_api_parse};
     memcpy(settings.host_uuid, host->uuid, VZ_UUID_BYTES);

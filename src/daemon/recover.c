@@ -173,7 +173,7 @@ static void autostart(vz_domain *domain, void *data)
     (void)data;
     g_autoptr(GError) err = NULL;
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
-    const vz_life_start_request request = {.def = NULL};
+    const vz_life_start_request request = {.automatic = true};
     if (vz_snapshot_active(s) || s->has_job || vz_life_start(domain, &request, &err))
         return;
     g_autofree char *text = vz_error_text(err);

@@ -6,6 +6,7 @@
 #include "domain/def.h"
 #include "domain/store.h"
 #include "domain/table.h"
+#include "storage/lease.h"
 
 #include <string.h>
 
@@ -76,7 +77,7 @@ static bool refuse_unknown(vz_domain *domain, GError **err)
                    vz_domain_name(domain), path);
 }
 
-static bool refuse_marked(vz_domain *domain, GError **err)
+static bool refuse_marked(vz_domain *domain, bool automatic, bool *ret_given, GError **err)
 {
     vz_store *store = vz_table_store(vz_domain_table(domain));
     const char *uuid = vz_domain_uuid_text(domain);
@@ -88,7 +89,7 @@ static bool refuse_marked(vz_domain *domain, GError **err)
     if (!moved && !arriving)
         return true;
     if (start_check)
-        return start_check(domain, start_check_user, err);
+        return start_check(domain, automatic, ret_given, start_check_user, err);
     if (moved)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID,
                        "domain '%s' has been moved to %s, so it may be running there",
@@ -96,6 +97,17 @@ static bool refuse_marked(vz_domain *domain, GError **err)
     return vz_fail(err, VZ_ERR_OPERATION_INVALID,
                    "domain '%s' has not finished arriving from %s, so it may be running there",
                    vz_domain_name(domain), arriving);
+}
+
+/* Before QEMU opens an image that another host writes to. *ret_seize: that host has given the guest
+ * up, or is dead, as whoever asked for the start has made sure. */
+static bool refuse_leased(vz_domain *domain, const vz_life_start_request *request,
+                          const vz_def *def, bool *ret_seize, GError **err)
+{
+    bool given = *ret_seize;
+    g_autoptr(vz_lease_holder) holder = vz_lease_find_holder(domain, def);
+    *ret_seize = holder && (given || (vz_lease_fencing() && !request->automatic));
+    return !holder || *ret_seize || vz_lease_refuse(domain, holder, err);
 }
 
 static bool launch(vz_domain *domain, const vz_life_start_request *request, const vz_def *def,
@@ -128,7 +140,10 @@ bool vz_life_start(vz_domain *domain, const vz_life_start_request *request, GErr
     if (!def)
         return vz_fail(err, VZ_ERR_NO_DOMAIN, "no domain with matching uuid '%s' (%s)",
                        vz_domain_uuid_text(domain), vz_domain_name(domain));
-    if (!refuse_unknown(domain, err) || (!request->incoming && !refuse_marked(domain, err)))
+    bool seize = false;
+    if (!refuse_unknown(domain, err) ||
+        (!request->incoming && (!refuse_marked(domain, request->automatic, &seize, err) ||
+                                !refuse_leased(domain, request, def, &seize, err))))
         return false;
     if (!launch(domain, request, def, err))
         return false;
@@ -137,18 +152,20 @@ bool vz_life_start(vz_domain *domain, const vz_life_start_request *request, GErr
                         VZ_STARTED_MIGRATED);
         return true;
     }
+    /* A daemon that dies in what follows finds a paused guest, and says so. */
+    vz_life_state(domain, VZ_STATE_PAUSED, VZ_PAUSED_STARTING_UP);
+    /* Only now, with QEMU's own locks held, which another host may have refused. */
+    if (!vz_lease_take(domain, def, seize, err) ||
+        (!request->paused && !driver->resume(domain, err))) {
+        g_autoptr(GError) ignored = NULL;
+        vz_life_end(domain, VZ_SHUTOFF_FAILED, VZ_STOPPED_FAILED, &ignored);
+        return false;
+    }
     if (request->paused) {
         vz_life_changed(domain, VZ_STATE_PAUSED, VZ_PAUSED_USER, VZ_EVENT_STARTED,
                         VZ_STARTED_BOOTED);
         vz_table_emit(domain, VZ_EVENT_SUSPENDED, VZ_SUSPENDED_PAUSED);
         return true;
-    }
-    /* A daemon that dies between these two finds a paused guest, and says so. */
-    vz_life_state(domain, VZ_STATE_PAUSED, VZ_PAUSED_STARTING_UP);
-    if (!driver->resume(domain, err)) {
-        g_autoptr(GError) ignored = NULL;
-        vz_life_end(domain, VZ_SHUTOFF_FAILED, VZ_STOPPED_FAILED, &ignored);
-        return false;
     }
     /* Measured with libvirt 11.3: its first event of a start is that the CPUs run. */
     vz_life_changed(domain, VZ_STATE_RUNNING, VZ_RUNNING_BOOTED, VZ_EVENT_RESUMED,
@@ -159,9 +176,12 @@ bool vz_life_start(vz_domain *domain, const vz_life_start_request *request, GErr
 
 /* ---- end ---- */
 
-/* The process is dead: what remains is bookkeeping. */
+/* The process is dead: what remains is bookkeeping. The leases first: who sees that it is off may
+ * start it on another host. */
 static void become_inactive(vz_domain *domain, vz_shutoff_reason reason, int stopped_detail)
 {
+    g_autoptr(vz_snapshot) before = vz_domain_snapshot(domain);
+    vz_lease_release(domain, before->live);
     vz_domain_set_live(domain, NULL, -1, 0);
     vz_domain_set_state(domain, VZ_STATE_SHUTOFF, (int)reason);
     vz_domain_set_autodestroy(domain, false);

@@ -12,17 +12,19 @@ typedef struct {
     bool paused;       /* leave it paused (reason user) */
     bool incoming;     /* wait for a migration; stays paused (reason migration), STARTED/MIGRATED */
     bool autodestroy;
+    bool automatic; /* nobody asked for it just now, so no host was fenced for it */
 } vz_life_start_request;
 
 /* Makes an inactive domain run: id, live definition, status file, events RESUMED and STARTED (or
  * STARTED and SUSPENDED when paused). "domain is already running" (55). Marks are obeyed (55,
- * saying where the guest went), except by an incoming start. */
+ * saying where the guest went), and leases (storage/lease.h) of other hosts, unless fencing is on;
+ * except by an incoming start. */
 bool vz_life_start(vz_domain *domain, const vz_life_start_request *request, GError **err);
 
-/* Ends the guest (kills it if it lives, and proves it dead), makes the domain inactive (state
- * shutoff with the reason, event STOPPED with the detail), forgets its status, and removes a
- * transient domain. An inactive domain is success. false: the process could not be proved dead;
- * the domain stays active. */
+/* Ends the guest (kills it if it lives, and proves it dead), releases its leases, makes the domain
+ * inactive (state shutoff with the reason, event STOPPED with the detail), forgets its status, and
+ * removes a transient domain. An inactive domain is success. false: the process could not be proved
+ * dead; the domain stays active. */
 bool vz_life_end(vz_domain *domain, vz_shutoff_reason reason, int stopped_detail, GError **err);
 
 /* The operations of users. suspend and resume ask the job's ops first. suspend of a paused domain
@@ -56,8 +58,10 @@ void vz_life_changed(vz_domain *domain, vz_state state, int reason, vz_event eve
 void vz_life_state(vz_domain *domain, vz_state state, int reason);
 
 /* Asked, on the actor thread, before a start of a domain that has marks (domain/store.h): true lets
- * it start; false with the reason. Set once, before threads; without one, marks refuse. */
-typedef bool (*vz_life_start_check)(vz_domain *domain, void *user, GError **err);
+ * it start (*ret_given: another host has given the guest up for this); false with the reason. Set
+ * once, before threads; without one, marks refuse. */
+typedef bool (*vz_life_start_check)(vz_domain *domain, bool automatic, bool *ret_given, void *user,
+                                    GError **err);
 void vz_life_set_start_check(vz_life_start_check check, void *user);
 
 /* At the daemon's start: takes back a guest that a status file names. One that has died leaves the

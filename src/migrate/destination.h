@@ -54,5 +54,8 @@ void vz_destination_give_up(vz_migration *migration, const char *reason);
 /* For the steps: the definition to be kept here, under the guest's name here; caller's. */
 vz_def *vz_destination_config(const vz_migration *migration, GError **err);
 
+/* The undo of what was done for the leases of the guest's images; also without a domain. */
+void vz_destination_give_leases_back(vz_migration *migration);
+
 /* After a restart; loop thread. */
 void vz_destination_recover(vz_migration *migration);

@@ -7,6 +7,7 @@
 #include "driver/qemu/driver.h"
 #include "migrate/memory.h"
 #include "migrate/service.h"
+#include "storage/lease.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -224,6 +225,15 @@ bool vz_destination_source_died(vz_migration *m)
 
 /* --- after a restart --- */
 
+void vz_destination_give_leases_back(vz_migration *m)
+{
+    g_autofree char *text = vz_journal_get(m->journal, VZ_NOTE_LEASES);
+    json_t *images = text ? json_loads(text, 0, NULL) : NULL;
+    g_clear_pointer(&m->leases, vz_lease_arrival_free);
+    vz_lease_give_back(images, m->id);
+    json_decref(images);
+}
+
 /* What persist did, if it was begun; a step that was not is not undone. */
 static void reload_old_config(vz_migration *m)
 {
@@ -280,6 +290,8 @@ static void recover_without_guest(vz_migration *m)
                  process ? process : "unknown");
         return;
     }
+    if (vz_journal_state(m->journal) == VZ_RECORD_ABORTED)
+        vz_destination_give_leases_back(m);
     g_atomic_int_set(&m->dissolved, 1);
     if (vz_journal_state(m->journal) == VZ_RECORD_ABORTED)
         forget_unless_probed(m);

@@ -10,7 +10,9 @@
 #include "migrate/service.h"
 #include "migrate/trail.h"
 #include "storage/identify.h"
+#include "storage/lease.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define POLL_US ((int64_t)200 * 1000)
@@ -83,6 +85,35 @@ static bool open_door(vz_migration *m, GError **err)
 static void close_door(vz_migration *m)
 {
     vz_migration_stop_carrier(m);
+}
+
+/* All but the renaming, which has to wait until the guest has been let go. The undo of this step is
+ * that of take-lease, too, which so needs no sync of the journal while the guest is stopped. */
+static bool prepare_leases(vz_migration *m, GError **err)
+{
+    json_t *images = vz_lease_images(m->def);
+    char *text = json_dumps(images, JSON_COMPACT);
+    bool noted = vz_migration_note(m, VZ_NOTE_LEASES, text ? text : "[]", err);
+    if (noted)
+        m->leases = vz_lease_arrival_prepare(m->domain, images, m->id);
+    json_decref(images);
+    free(text);
+    return noted;
+}
+
+static bool take_leases(vz_migration *m, GError **err)
+{
+    (void)err; /* a guest without a lease runs all the same */
+    vz_lease_arrival_begin(m->leases);
+    return true;
+}
+
+static bool await_leases(vz_migration *m, GError **err)
+{
+    (void)err;
+    vz_lease_arrival_end(m->leases, m->domain);
+    g_clear_pointer(&m->leases, vz_lease_arrival_free);
+    return true;
 }
 
 static bool record_prepared(vz_migration *m, GError **err)
@@ -218,9 +249,12 @@ const vz_step vz_destination_steps[] = {
     { "answer-disks",     VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, answer_disks,    withdraw_answers, NULL },
     { "start-incoming",   VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, start_incoming,  end_incoming,     NULL },
     { "open-door",        VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, open_door,       close_door,       NULL },
+    { "prepare-lease",    VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, prepare_leases,  vz_destination_give_leases_back, NULL },
     { "record-prepared",  VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, record_prepared, NULL,             NULL },
     { "load",             VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, 0,                     0, load,            NULL,             NULL },
+    { "take-lease",       VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, take_leases,     NULL,             NULL },
     { "persist",          VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_PERSIST_DEST,  0, persist,         unpersist,        NULL },
+    { "await-lease",      VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, await_leases,    NULL,             NULL },
     { "commit",           VZ_PHASE_FINISH,  VZ_STEP_PIVOT,    0,                     0, commit,          NULL,             committed },
     { "start-guest",      VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, start_guest,     NULL,             NULL },
     { "unmark-moved",     VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, unmark_moved,    NULL,             NULL },

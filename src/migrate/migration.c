@@ -10,6 +10,7 @@
 #include "driver/qemu/driver.h"
 #include "driver/qemu/user.h"
 #include "migrate/service.h"
+#include "storage/lease.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -58,6 +59,7 @@ void vz_migration_unref(vz_migration *migration)
     json_decref(migration->disks_offered);
     json_decref(migration->disks_answered);
     json_decref(migration->answer);
+    vz_lease_arrival_free(migration->leases);
     g_free(migration->peer_fingerprint);
     g_free(migration->peer_name);
     g_free(migration->release);

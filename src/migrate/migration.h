@@ -38,6 +38,7 @@ enum {
 #define VZ_NOTE_RELEASE          "release"
 #define VZ_NOTE_RESOLVED         "resolved" /* the operator's decision, and what was known then */
 #define VZ_NOTE_FACTS            "facts"
+#define VZ_NOTE_LEASES           "leases" /* images, a JSON array */
 #define VZ_NOTE_PEER_NAME        "peer-name"
 #define VZ_NOTE_PEER_FINGERPRINT "peer-fingerprint"
 #define VZ_NOTE_PEER_UUID        "peer-uuid"
@@ -103,7 +104,8 @@ struct vz_migration {
     char *config_xml;   /* to be kept here */
     vz_def *old_config; /* what was defined before; NULL: nothing */
     bool persisted;
-    bool reserved; /* holds its place in the table */
+    struct vz_lease_arrival *leases; /* storage/lease.h; NULL: there are none */
+    bool reserved;                   /* holds its place in the table */
     bool run_on_arrival;
     bool source_is_dead; /* proved, or by the operator's word: no Finish is waited for */
     int64_t finish_at_us;

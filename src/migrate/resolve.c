@@ -8,6 +8,7 @@
 #include "migrate/service.h"
 #include "migrate/source_settle.h"
 #include "migrate/whereabouts.h"
+#include "storage/lease.h"
 
 #include <string.h>
 
@@ -227,8 +228,14 @@ static bool decide_on_source(const matter *x, vz_resolution decision, GError **e
     vz_record to = decision == VZ_RESOLVE_HERE ? VZ_RECORD_RESOLVED_HERE : VZ_RECORD_RESOLVED_THERE;
     if (!vz_journal_advance(m->journal, to, err))
         return false;
-    if (decision == VZ_RESOLVE_HERE && !m->abort_reason)
-        m->abort_reason = g_strdup("the operator took the guest back");
+    if (decision == VZ_RESOLVE_HERE) {
+        g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(x->domain);
+        g_autoptr(GError) why = NULL;
+        if (snapshot->live && !vz_lease_seize(x->domain, snapshot->live, &why))
+            vz_warn(m->id, "%s", why->message);
+        if (!m->abort_reason)
+            m->abort_reason = g_strdup("the operator took the guest back");
+    }
     vz_source_settle(m);
     return true;
 }

@@ -20,7 +20,6 @@ typedef struct {
                                  the client of Prepare came by, else the host's name */
     const char *carrier_program; /* NULL: the installed one */
     const char *carrier_user;    /* "": no change of user */
-    bool fencing;                /* a host that does not answer counts as dead */
     unsigned phase_timeout_s;    /* a client that lives may take so long between two phases */
     GMainContext *context;       /* of the loop thread */
     /* Reads a definition with what this host knows (machines, emulator). Any thread. */

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "domain/table.h"
 #include "migrate/service.h"
+#include "storage/lease.h"
 
 #include <string.h>
 
@@ -224,13 +225,13 @@ static bool refuse(const vz_domain *domain, const char *mark, const char *host,
                    name, how, host, detail_of(answer), name);
 }
 
-static bool check_mark(vz_migrate *service, vz_domain *domain, const char *mark, const char *value,
-                       GError **err)
+static bool check_mark(vz_migrate *service, vz_domain *domain, bool automatic, const char *mark,
+                       const char *value, GError **err)
 {
     const char *host = vz_trail_mark_host(value);
     g_autoptr(GError) silence = NULL;
     json_t *answer = ask_by_mark(service, value, true, vz_domain_inbox(domain), &silence);
-    if (!answer && vz_migrate_settings(service)->fencing) {
+    if (!answer && vz_lease_fencing() && !automatic) {
         vz_warn(vz_domain_name(domain), "%s is silent (%s) and counts as dead: fencing = yes", host,
                 silence->message);
         answer = say("gone", "fenced");
@@ -246,14 +247,16 @@ static bool check_mark(vz_migrate *service, vz_domain *domain, const char *mark,
     return ok;
 }
 
-bool vz_whereabouts_check_start(vz_domain *domain, void *user, GError **err)
+bool vz_whereabouts_check_start(vz_domain *domain, bool automatic, bool *ret_given, void *user,
+                                GError **err)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(marks); i++) {
         g_autofree char *value = NULL;
         if (!vz_store_get_mark(store_of(user), vz_domain_uuid_text(domain), marks[i], &value,
                                err) ||
-            (value && !check_mark(user, domain, marks[i], value, err)))
+            (value && !check_mark(user, domain, automatic, marks[i], value, err)))
             return false;
+        *ret_given = *ret_given || value;
     }
     return true;
 }
@@ -274,6 +277,15 @@ json_t *vz_whereabouts_evidence(vz_migrate *service, vz_domain *domain)
         json_object_set_new(answer, "host", json_string(vz_trail_mark_host(value)));
         json_object_set_new(evidence, marks[i], answer);
     }
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
+    g_autoptr(vz_lease_holder) holder =
+        snapshot->config ? vz_lease_find_holder(domain, snapshot->config) : NULL;
+    if (holder) {
+        g_autofree char *detail =
+            g_strdup_printf("it has the lease of '%s' since %s", holder->image, holder->since);
+        json_object_set_new(evidence, "lease",
+                            json_pack("{ss ss}", "host", holder->host_name, "detail", detail));
+    }
     return evidence;
 }
 
@@ -286,8 +298,9 @@ json_t *vz_whereabouts_ask_peer(const vz_migration *m, GError **err)
 bool vz_whereabouts_override(vz_domain *domain, GError **err)
 {
     vz_store *store = vz_table_store(vz_domain_table(domain));
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
     for (size_t i = 0; i < G_N_ELEMENTS(marks); i++)
         if (!vz_store_clear_mark(store, vz_domain_uuid_text(domain), marks[i], err))
             return false;
-    return true;
+    return !snapshot->config || vz_lease_seize(domain, snapshot->config, err);
 }

@@ -15,14 +15,16 @@
 #include "migrate/question.h"
 
 /* For vz_life_set_start_check; user is the vz_migrate. The domain's actor; serves its inbox. */
-bool vz_whereabouts_check_start(vz_domain *domain, void *user, GError **err);
+bool vz_whereabouts_check_start(vz_domain *domain, bool automatic, bool *ret_given, void *user,
+                                GError **err);
 
 /* What the other hosts say of a domain that has marks, as evidence for an operator: members of an
- * object that is the caller's; empty without marks. Nothing is noted there. Actor. */
+ * object that is the caller's; and who has the lease of its images; empty without either. Nothing
+ * is noted there. Actor. */
 json_t *vz_whereabouts_evidence(vz_migrate *service, vz_domain *domain);
 /* On the destination of a job: does the source still have its copy? The answer is the caller's. */
 json_t *vz_whereabouts_ask_peer(const vz_migration *migration, GError **err);
-/* The operator's word: the domain's marks are cleared. */
+/* The operator's word: the domain's marks are cleared, and its images' leases are this host's. */
 bool vz_whereabouts_override(vz_domain *domain, GError **err);
 
 /* Adds to a reply what there is of a job's guest on this host. Any thread. */

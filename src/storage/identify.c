@@ -2,40 +2,28 @@
 #include "storage/identify.h"
 
 #include "base/log.h"
-#include "base/spawn.h"
-#include "base/wait.h"
-#include "config.h"
+#include "storage/probe_call.h"
 
 #include <string.h>
 #include <time.h>
-
-#define PROBE_OUTPUT_BYTES_MAX ((size_t)16 * 1024)
-
-static const char *program = VZ_LIBEXECDIR "/virtvz-probe";
-
-void vz_identify_set_program(const char *path)
-{
-    program = path;
-}
 
 /* NULL with err: the helper failed; an answer of its own with "error" is turned into MIGRATE_UNSAFE
  * too, since what cannot be looked at is not proved. */
 static json_t *probe(const char *command, const char *image, const char *nonce, const char *text,
                      GError **err)
 {
-    const char *const argv[] = {program, command, image, nonce, text, NULL};
-    g_autofree char *output = NULL;
-    if (!vz_run(argv, vz_now_us() + VZ_IDENTIFY_DEADLINE_US, &output, err)) {
+    const char *const words[] = {command, image, nonce, text, NULL};
+    json_t *reply = vz_probe_call(words, VZ_IDENTIFY_DEADLINE_US, err);
+    if (!reply) {
         g_autofree char *why = g_strdup((*err)->message);
         g_clear_error(err);
         vz_fail(err, VZ_ERR_MIGRATE_UNSAFE, "cannot look at '%s': %s", image, why);
         return NULL;
     }
-    json_t *reply = strlen(output) > PROBE_OUTPUT_BYTES_MAX ? NULL : json_loads(output, 0, NULL);
     const char *error = json_string_value(json_object_get(reply, "error"));
-    if (reply && !error)
+    if (!error)
         return reply;
-    vz_fail(err, VZ_ERR_MIGRATE_UNSAFE, "%s", error ? error : "the probe of the image failed");
+    vz_fail(err, VZ_ERR_MIGRATE_UNSAFE, "%s", error);
     json_decref(reply);
     return NULL;
 }

@@ -21,9 +21,6 @@
 #define VZ_IDENTIFY_DEADLINE_US ((int64_t)10 * 1000000)
 #define VZ_IDENTIFY_DISKS_MAX   256
 
-/* Another program than the installed virtvz-probe; before threads, for tests. Borrowed. */
-void vz_identify_set_program(const char *path);
-
 /* Makes the source's notes for every disk with a source. *ret_offer is a JSON array for the cookie,
  * which also names what vz_identify_remove has to take away; caller decrefs. MIGRATE_UNSAFE names
  * the disk, its path and the reason where a note cannot be made, or where a disk is of a kind that

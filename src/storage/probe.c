@@ -1,16 +1,19 @@
-/* probe.c - virtvz-probe: touches one image's directory, so that the daemon never has to.
+/* probe.c - virtvz-probe: touches images' directories, so that the daemon never has to.
  *
- * Started by storage/identify.c with a deadline: a path on a dead network file system then costs
+ * Started by storage/probe_call.c with a deadline: a path on a dead network file system then costs
  * one process, not a thread. Prints one JSON object. Commands (NONCE is a hex name, TEXT one line):
  *
  *   offer  IMAGE NONCE TEXT          make DIR/.virtvz-NONCE.offer, which must not exist yet
  *   answer IMAGE NONCE TEXT          read the offer; make DIR/.virtvz-NONCE.answer
  *   read   IMAGE NONCE               read the answer
  *   remove IMAGE NONCE               remove both
+ *   lease COMMAND REQUEST IMAGE...   storage/probe_lease.h; the reply has them as "leases"
+ *   lease arrive REQUEST IMAGE...    prepare; a reply; when told by a byte, hand-over; a reply
  *
  * DIR is the real directory of the image, behind links. Where root is squashed, the files are made
  * as the image's owner. */
 #include "base/fd.h"
+#include "storage/probe_lease.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -132,14 +135,66 @@ static void remove_note(const char *path)
         fail("cannot remove", path, errno);
 }
 
+static int work_on_leases(const char *command, const char *text, char *const *images)
+{
+    json_t *request = json_loads(text, 0, NULL);
+    json_t *leases = vz_probe_leases(command, request, images);
+    json_decref(request);
+    if (!leases) {
+        fprintf(stderr, "virtvz-probe: '%s' is no command for leases, or its request is none\n",
+                command);
+        return 2;
+    }
+    json_object_set_new(reply, "leases", leases);
+    finish(0);
+}
+
+/* The images that a first command did not fail for; NULL-terminated, borrowed. */
+static char **succeeded(const json_t *leases)
+{
+    size_t i;
+    json_t *one;
+    char **images = g_new0(char *, json_array_size(leases) + 1);
+    char **next = images;
+    json_array_foreach((json_t *)(uintptr_t)leases, i, one)
+    {
+        const char *image = json_string_value(json_object_get(one, "image"));
+        if (json_is_true(json_object_get(one, "written")))
+            *next++ = (char *)(uintptr_t)image;
+    }
+    return images;
+}
+
+/* The first half, and after a byte on standard input the second: what comes then costs no start of
+ * a program. */
+static int work_in_two_halves(const char *request_text, char *const *images)
+{
+    json_t *request = json_loads(request_text, 0, NULL);
+    json_t *prepared = vz_probe_leases("prepare", request, images);
+    if (!prepared)
+        return 2;
+    json_object_set(reply, "leases", prepared);
+    json_dumpf(reply, stdout, JSON_COMPACT);
+    putchar('\n');
+    fflush(stdout);
+    if (getchar() == EOF)
+        return 0;
+    g_autofree char **ready = succeeded(prepared);
+    json_object_set_new(reply, "leases", vz_probe_leases("hand-over", request, ready));
+    finish(0);
+}
+
 int main(int argc, char **argv)
 {
+    reply = json_object();
+    if (argc > 4 && strcmp(argv[1], "lease") == 0)
+        return strcmp(argv[2], "arrive") == 0 ? work_in_two_halves(argv[3], argv + 4)
+                                              : work_on_leases(argv[2], argv[3], argv + 4);
     /* The nonce becomes part of a path, and may have come from another host. */
     if (argc < 4 || argv[3][strspn(argv[3], "0123456789abcdef")] != '\0') {
         fputs("usage: virtvz-probe offer|answer|read|remove IMAGE NONCE [TEXT]\n", stderr);
         return 2;
     }
-    reply = json_object();
     const char *command = argv[1];
     const char *image = argv[2];
     g_autofree char *offer = note_path(image, argv[3], "offer");

@@ -57,7 +57,7 @@ class Guest:
         self.address = "%s.%d" % (scene.network, 100 + number)
         words = "vz.ip=%s/24 vz.to=%s:%d vz.serial=0 %s" % (
             self.address, scene.lab.observer.address, OBSERVER_PORT, words)
-        disk_xml = None
+        disk_xml = self.image = None
         if disk:
             self.image = "/shared/%s.img" % name if disk is True else disk
             outside = scene.a.path(self.image)
@@ -221,8 +221,30 @@ class Scene:
                 found.append("%s: carriers %s" % (host.name, carriers))
             if len(taps) != len(active):
                 found.append("%s: taps %s for %d guests" % (host.name, taps, len(active)))
-        shared = [one for one in os.listdir(self.lab.shared) if one.startswith(".virtvz-")]
-        return found + ["/shared/" + one for one in shared]
+        return found + self.stray_notes()
+
+    def lease(self, image, directory=None):
+        """What the lease of an image says, read by this machine; None: there is none."""
+        path = pathlib.Path(directory or self.lab.shared) / (".virtvz-lease-" + os.path.basename(image))
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def stray_notes(self):
+        """Files beside the images that should not be there: all but one lease per running guest's
+        image, which names the host that it runs on."""
+        found = []
+        expected = {}
+        for guest in self.guests:
+            for host in self.lab.hosts:
+                if (guest.image or "").startswith("/shared/") and guest.state(host) in ("running", "paused"):
+                    expected[".virtvz-lease-" + os.path.basename(guest.image)] = host.name
+        present = [one for one in os.listdir(self.lab.shared) if one.startswith(".virtvz-")]
+        for one in sorted({*present, *expected}):
+            holder = json.loads((pathlib.Path(self.lab.shared) / one).read_text())["host_name"] if (
+                one in present and one.startswith(".virtvz-lease-")) else None
+            if holder is None or holder != expected.get(one):
+                found.append("/shared/%s: of %s, but the guest runs on %s" % (
+                    one, holder, expected.get(one)))
+        return found
 
     def show_logs(self, lines=60):
         """The last lines of every daemon, for a test that failed; clients' comings are left out."""

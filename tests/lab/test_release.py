@@ -25,9 +25,11 @@ SAMPLE = 8
 BUILD = os.environ.get("VZ_BUILD", "build")
 
 SOURCE_STEPS = ("copy-memory", "release", "hand-over", "end-source", "undefine")
-DESTINATION_STEPS = ("record-prepared", "load", "persist", "commit", "start-guest", "announce")
+DESTINATION_STEPS = ("prepare-lease", "record-prepared", "load", "take-lease", "persist", "await-lease",
+                     "commit", "start-guest", "announce")
 # Always in the sample: around the release and around the commit.
 CRUCIAL = [("source", "release", "after", "--p2p"), ("source", "release", "after", None),
+           ("destination", "await-lease", "after", None),
            ("destination", "commit", "before", "--p2p"), ("destination", "commit", "after", "--p2p"),
            ("destination", "start-guest", "after", None)]
 

@@ -4,6 +4,8 @@
  * The probe is the real program (VZ_TEST_PROBE). */
 #include "storage/identify.h"
 
+#include "storage/probe_call.h"
+
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
@@ -184,7 +186,7 @@ static void test_hostile_offers(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    vz_identify_set_program(g_getenv("VZ_TEST_PROBE"));
+    vz_probe_set_program(g_getenv("VZ_TEST_PROBE"));
     top = g_dir_make_tmp("vz-identify-XXXXXX", NULL);
     g_autofree char *shared = path_in("shared", NULL);
     g_autofree char *other = path_in("other", NULL);

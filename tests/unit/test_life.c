@@ -5,6 +5,8 @@
 #include "domain/def.h"
 #include "domain/store.h"
 #include "domain/table.h"
+#include "storage/lease.h"
+#include "storage/probe_call.h"
 
 #include <glib/gstdio.h>
 #include <string.h>
@@ -499,6 +501,120 @@ static void test_unused_reservation(fixture *f, const void *data)
     vz_table_release(other, VZ_RESERVE_START);
 }
 
+/* ---- leases ---- */
+
+/* A definition with one image in the fixture's directory. */
+static vz_def *make_def_with_image(fixture *f)
+{
+    g_autoptr(GError) err = NULL;
+    g_autofree char *path = g_build_filename(f->dir, "g1.img", NULL);
+    g_assert_true(g_file_set_contents(path, "content", -1, NULL));
+    g_autofree char *xml = g_strdup_printf(
+        "<domain type='qemu'><name>g1</name><uuid>" UUID_1 "</uuid><memory unit='MiB'>64</memory>"
+        "<vcpu>1</vcpu><os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type></os><devices>"
+        "<disk type='file'><source file='%s'/><target dev='vda' bus='virtio'/></disk></devices>"
+        "</domain>",
+        path);
+    const vz_def_host host = {
+        .arch = "x86_64", .emulator = "/usr/bin/qemu-system-x86_64", .default_machine = "pc"};
+    vz_def *def = vz_def_parse(xml, VZ_DEF_PARSE_INACTIVE, &host, &err);
+    g_assert_no_error(err);
+    return def;
+}
+
+/* As another daemon of the host that this digit stands for. */
+static void be_host(char digit, bool fencing)
+{
+    vz_lease_host host = {.name = digit == 'a' ? "hosta" : "hostb", .fencing = fencing};
+    memset(host.uuid, digit, sizeof(host.uuid));
+    vz_lease_setup(&host);
+}
+
+/* Whom the lease names; "" nobody. Caller frees. */
+static char *leaseholder(fixture *f)
+{
+    g_autofree char *path = g_build_filename(f->dir, ".virtvz-lease-g1.img", NULL);
+    json_t *lease = json_load_file(path, 0, NULL);
+    const char *name = json_string_value(json_object_get(lease, "host_name"));
+    char *copy = g_strdup(name ? name : "");
+    json_decref(lease);
+    return copy;
+}
+
+static void expect_leaseholder(fixture *f, const char *name)
+{
+    g_autofree char *holder = leaseholder(f);
+    g_assert_cmpstr(holder, ==, name);
+}
+
+static void test_leases(fixture *f, const void *data)
+{
+    (void)data;
+    vz_life_start_request incoming = {.incoming = true};
+    g_autoptr(vz_domain) d = defined(f, "g1", UUID_1);
+    must(d, do_define, make_def_with_image(f));
+    be_host('a', false);
+    fake.fail_start = true;
+    g_free(on_actor(d, do_start, NULL));
+    expect_leaseholder(f, ""); /* of a QEMU that did not start, nothing is said */
+    fake.fail_start = false;
+    fake.fail_resume = true;
+    g_free(on_actor(d, do_start, NULL));
+    expect_leaseholder(f, "");
+    fake.fail_resume = false;
+    must(d, do_start, NULL);
+    expect_leaseholder(f, "hosta");
+    fake.fail_kill = true;
+    g_free(on_actor(d, do_destroy, NULL));
+    expect_leaseholder(f, "hosta"); /* it may run */
+    fake.fail_kill = false;
+    must(d, do_guest_shutdown, NULL);
+    must(d, do_guest_ended, NULL);
+    expect_leaseholder(f, "");
+    must(d, do_start, NULL);
+    must(d, do_guest_ended, NULL); /* its process died */
+    expect_leaseholder(f, "");
+    must(d, do_start, NULL);
+    must(d, do_destroy, NULL);
+    expect_leaseholder(f, "");
+    must(d, do_start, &incoming);
+    expect_leaseholder(f, ""); /* the migration's steps give it one */
+    must(d, do_destroy, NULL);
+    vz_lease_setup(&(vz_lease_host){.name = NULL});
+}
+
+static void test_leases_of_another_host(fixture *f, const void *data)
+{
+    (void)data;
+    vz_life_start_request automatic = {.automatic = true};
+    vz_life_start_request incoming = {.incoming = true};
+    g_autoptr(vz_domain) d = defined(f, "g1", UUID_1);
+    must(d, do_define, make_def_with_image(f));
+    be_host('b', false);
+    must(d, do_start, NULL);
+    be_host('a', false);
+    fake.started = 0;
+    must(d, do_destroy, NULL); /* by a host whose lease it is not */
+    expect_leaseholder(f, "hostb");
+    for (int i = 0; i < 2; i++) {
+        g_autofree char *error = on_actor(d, do_start, i ? &automatic : NULL);
+        g_assert_nonnull(strstr(error, "Requested operation is not valid: image '"));
+        g_assert_nonnull(strstr(error, "of host 'hostb'"));
+        expect_state(d, VZ_STATE_SHUTOFF, VZ_SHUTOFF_DESTROYED, -1);
+    }
+    must(d, do_start, &incoming);
+    must(d, do_destroy, NULL);
+    g_assert_cmpint(fake.started, ==, 1);
+    be_host('a', true);
+    g_autofree char *error = on_actor(d, do_start, &automatic);
+    g_assert_nonnull(strstr(error, "of host 'hostb'"));
+    expect_leaseholder(f, "hostb");
+    must(d, do_start, NULL);
+    expect_leaseholder(f, "hosta");
+    must(d, do_destroy, NULL);
+    vz_lease_setup(&(vz_lease_host){.name = NULL});
+}
+
 static void test_marks_refuse_a_start(fixture *f, const void *data)
 {
     (void)data;
@@ -710,6 +826,7 @@ static void test_list_filters(fixture *f, const void *data)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    vz_probe_set_program(g_getenv("VZ_TEST_PROBE"));
     ADD("whole-life", test_whole_life);
     ADD("start-paused", test_start_paused);
     ADD("failed-starts", test_failed_starts);
@@ -719,6 +836,8 @@ int main(int argc, char **argv)
     ADD("clashes", test_clashes);
     ADD("unused-reservation", test_unused_reservation);
     ADD("marks-refuse-a-start", test_marks_refuse_a_start);
+    ADD("leases", test_leases);
+    ADD("leases-of-another-host", test_leases_of_another_host);
     ADD("job-guard", test_job_guard);
     ADD("adopt", test_adopt);
     ADD("unreadable-status-refuses-a-start", test_unreadable_status_refuses_a_start);

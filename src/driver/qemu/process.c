@@ -189,9 +189,12 @@ static void explain(vz_qemu *qemu, GError **err)
         !wait_end(qemu, LAST_BREATH_US))
         return;
     g_autofree char *words = vz_qemu_last_words(qemu);
+    /* QEMU thinks of this host only (block/file-posix.c, raw_check_lock_bytes). */
+    bool locked = strstr(words, "lock; Is another process using the image");
     g_clear_error(err);
-    vz_fail(err, VZ_ERR_INTERNAL_ERROR, "process exited while connecting to monitor: %s",
-            *words ? words : "it said nothing");
+    vz_fail(err, VZ_ERR_INTERNAL_ERROR, "process exited while connecting to monitor: %s%s",
+            *words ? words : "it said nothing",
+            locked ? " It may be one of another host, where this guest or another one runs" : "");
 }
 
 typedef struct {
