@@ -45,6 +45,8 @@
 #define there_unforgotten  27 /* after --there, B does not forget "start-attempted" */
 #define mark_answers       28 /* B's users may start once A has the mark, not only once A has ended */
 #define here_marked        29 /* --here leaves A's mark "moved to B" */
+#define abort_uncut        30 /* post-copy: B gives up without cutting the stream first */
+#define ask_switching      31 /* post-copy: A asks while its QEMU may still go either way */
 
 /* Settings, of the table in tests/model/test_model.py. For a counterexample that spin itself can
  * show they are given by -D (REPLAY); else by the environment, so that one compilation does for all. */
@@ -142,6 +144,13 @@ inline write_B(what)
     if :: what == committed -> CHECK(ABORTED, !said_aborted) :: else fi;
     penB = what
 }
+/* A package could arrive, and A's QEMU be told so, while B gives up: B cuts the stream, looks (the
+ * condition `package` of its callers), and then writes. */
+inline abort_B()
+{
+    if :: postcopy && mutation != abort_uncut && qemuB != dead -> stream = 0 :: else fi;
+    write_B(aborted)
+}
 inline say(what)
 {
     if :: nfull(answer) -> answer!what :: full(answer) -> asked = 0 fi;
@@ -204,7 +213,7 @@ end: do
     :: atomic { ableA && doA == letting_go ->
            if :: qemuA == paused -> qemuA = device :: else fi; doA = switching }
     :: atomic { ableA && doA == switching && recA == none && mutation == released_late -> write_A(released) }
-    :: atomic { ableA && doA == switching && recA == released && (qemuA == postmigrate || qemuA == postcopy_active) ->
+    :: atomic { ableA && doA == switching && recA == released && (qemuA == postmigrate || no_way_back) ->
            performed_with = Ok; doA = performed;
            if :: mutation == ask_early -> doA = asking :: else fi }
     :: atomic { ableA && doA == switching && recA == released && (qemuA == running || qemuA == paused || qemuA == dead) ->
@@ -213,7 +222,8 @@ end: do
     :: atomic { ableA && doA == performed && (confirm_call != 0 || eof) ->
            if :: mutation == resume_unasked && confirm_call != Ok -> write_A(taken_back); doA = going_back
               :: else -> doA = asking fi; confirm_call = 0 }
-    :: atomic { ableA && doA == asking && !asked && news && link && nfull(question) && nfull(answer) ->
+    :: atomic { ableA && doA == asking && !asked && news && link && nfull(question) && nfull(answer) &&
+           (!postcopy || qemuA != device || mutation == ask_switching) ->
            cannot = no_way_back; question!cannot; cannot = 0; asked = 1; news = 0 }
     :: atomic { ableA && link && len(answer) > 0 -> answer?said; asked = 0;
            if :: doA != asking || recA != released
@@ -229,8 +239,10 @@ end: do
                  fi
            fi; said = 0 }
     :: atomic { ableA && doA == going_back ->
-           CHECK(OLD_RUN, !ever || hereA); CHECK(NONE_RUN, qemuA != postcopy_active && qemuA != postcopy_paused);
-           if :: qemuA == paused || qemuA == postmigrate || qemuA == device -> run_at_A() :: else fi;
+           CHECK(OLD_RUN, !ever || hereA);
+           if :: qemuA == paused || qemuA == postmigrate || qemuA == device -> run_at_A()
+              :: qemuA == postcopy_active || qemuA == postcopy_paused -> CHECK(NONE_RUN, died); qemuA = dead
+              :: else fi;
            performed_with = Err; doubt = 0;
            if :: recA == resolved_here -> doA = idle :: else -> doA = closing fi }
     :: atomic { ableA && doA == marking -> doA = killing;
@@ -303,28 +315,28 @@ end: do
            if :: recB == prepared && (proofB || mutation == no_proof) && qemuB == arrived ->
                  write_B(loaded); doB = persisting
               :: recB == prepared && !((proofB || mutation == no_proof) && qemuB == arrived) ->
-                 if :: package -> finish_reply = Err; finishing = 0 :: else -> write_B(aborted) fi
+                 if :: package -> finish_reply = Err; finishing = 0 :: else -> abort_B() fi
               :: else
            fi }
     :: atomic { ableB && finish_call == Err && doB == idle -> finish_call = 0;
-           if :: (recB == prepared || recB == loaded) && !package -> write_B(aborted) :: else fi }
+           if :: (recB == prepared || recB == loaded) && !package -> abort_B() :: else fi }
     :: atomic { ableB && doB == persisting && recB == loaded && qemuB != dead ->
            if :: mutation != persist_late -> defB = 1 :: else fi; doB = committing }
     :: atomic { ableB && (doB == persisting || doB == committing) && recB == loaded && losses > 0 && !package ->
-           losses--; write_B(aborted); doB = idle } /* it failed: no space, an abort, a deadline */
+           losses--; abort_B(); doB = idle } /* it failed: no space, an abort, a deadline */
     :: atomic { ableB && doB == committing && recB == loaded && qemuB == arrived ->
            if :: mutation == cont_first -> run_at_B() :: else -> write_B(committed); doB = idle fi }
     :: atomic { ableB && doB == committing && recB == loaded && (qemuB == running || qemuB == standing) ->
            write_B(committed); doB = idle }
     :: atomic { ableB && (doB == persisting || doB == committing) && (recB == aborted || qemuB == dead) ->
-           if :: recB == loaded -> write_B(aborted) :: else fi; doB = idle }
+           if :: recB == loaded -> abort_B() :: else fi; doB = idle }
     /* from the commit on: forward, the same after a restart */
     :: atomic { ableB && recB == committed && qemuB == arrived && doB == idle ->
            if :: mutation == no_attempt -> run_at_B() :: else -> write_B(start_attempted) fi }
     :: atomic { ableB && recB == start_attempted && qemuB == arrived -> run_at_B() }
     :: atomic { ableB && (recB == start_attempted || (recB == committed && (mutation == no_attempt || mutation == cont_first))) &&
            (qemuB == running || qemuB == standing) -> write_B(started) }
-    :: atomic { ableB && recB == committed && qemuB == dead && mutation != never_revoke -> write_B(aborted) }
+    :: atomic { ableB && recB == committed && qemuB == dead && mutation != never_revoke -> abort_B() }
     :: atomic { ableB && recB == started && finishing && (defB || mutation != persist_late) -> finishing = 0; finish_reply = Ok }
     :: atomic { ableB && recB == started && mutation == persist_late && finishing && !defB -> defB = 1 }
     :: atomic { ableB && finishing && doB == idle && (recB == aborted || recB == no_record ||
@@ -332,7 +344,7 @@ end: do
     /* the client that called Prepare has gone */
     :: atomic { ableB && (recB == prepared || recB == loaded) && doB == idle && finish_call == 0 &&
            (eof || !connB || (p2p && !link) || qemuB == dead) && !package ->
-           if :: postcopy && qemuB == arrived -> write_B(loaded); doB = persisting :: else -> write_B(aborted) fi }
+           if :: postcopy && qemuB == arrived -> write_B(loaded); doB = persisting :: else -> abort_B() fi }
     :: atomic { ableB && recB == aborted && doB == idle && !goneB ->
            if :: qemuB != dead -> qemuB = dead :: else -> defB = 0 fi; news = 1 }
     :: atomic { ableB && recB == aborted && goneB && !probed && finish_call == 0 -> recB = no_record; diskB = no_record }
@@ -343,7 +355,7 @@ end: do
                  question?_; proofB = 1; write_B(loaded); doB = persisting; say(Answer_wait)
               :: cannot && qemuB == arrived && doB != idle -> question?_; say(Answer_wait)
               :: else ->
-                 if :: mutation == no_tombstone -> question?_; say(Answer_aborted) :: else -> write_B(aborted) fi
+                 if :: mutation == no_tombstone -> question?_; say(Answer_aborted) :: else -> abort_B() fi
            fi; cannot = 0 }
     :: atomic { ableB && link && len(question) > 0 && recB == aborted && (goneB || mutation == answer_early) ->
            question?_; say(Answer_aborted) }
