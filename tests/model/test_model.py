@@ -45,8 +45,8 @@ HUNT = {
                 {**TRIO, "moves_max": 3, "crashes_max": 0, "starts_max": 2, "users_max": 2},
                 {**TRIO, "starts_max": 2, "users_max": 2, "losses_max": 1}],
 }
-# Rules of which no affordable search has shown the need yet; docs/model/README.md says so.
-NOT_CAUGHT = {"commit": set(), "journey": set()}
+# They need more faults at once than `make check` has time for.
+ONLY_LONG = {"commit": {14, 18, 20, 24, 25, 27, 28, 29, 30, 31}, "journey": set()}
 
 work = None
 
@@ -112,7 +112,7 @@ def add():
             setattr(Holds, "test_%s_%02d" % (name, number),
                     lambda self, name=name, settings=settings: self.one(name, settings))
         for number, word in mutations(name).items():
-            if number in NOT_CAUGHT[name]:
+            if number in ONLY_LONG[name] and not LONG:
                 continue
             setattr(Mutations, "test_%s_%s" % (name, word),
                     lambda self, name=name, number=number: self.one(name, number))
