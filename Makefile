@@ -31,6 +31,10 @@ check: packages all
 check-long: packages all
 	tests/run --long $(BUILD)
 
+# Not with other work on the machine. VZ_FAULTS_MINUTES: only a part; VZ_TEST_SEED: which one.
+check-faults: packages all
+	VZ_GUEST_OUT=$(VZ_BUILD)/guest python3 tests/lab/run_faults.py
+
 bench: packages-demo all
 	python3 tests/bench/migrate.py
 
@@ -60,6 +64,7 @@ help:
 	@echo "make demo          a guest moves between two hosts on this machine; as root"
 	@echo "make check         all tests; as root. Installs what they need from this release"
 	@echo "make check-long    the same and what takes long"
+	@echo "make check-faults  every fault at every step of a move, for VZ_FAULTS_MINUTES; as root"
 	@echo "make bench         moves guests by libvirt and by virtvz, in turns, and compares; as root"
 	@echo "make asan, tsan    build with sanitizers, into build-asan, build-tsan; unit tests"
 	@echo "make clang         the same with clang, into build-clang"
@@ -68,4 +73,4 @@ help:
 	@echo "make clean         remove the build directories"
 
 .NOTPARALLEL: # ninja is
-.PHONY: all packages packages-demo demo bench check check-long asan tsan clang install clean help
+.PHONY: all packages packages-demo demo bench check check-long check-faults asan tsan clang install clean help

@@ -140,6 +140,25 @@ cmd_shape()
     done
 }
 
+# cmd_path: unlike a cable, it is cut for the hosts alone and one way: their guests and the observer
+# still hear each other. Needs no more of the kernel than u32 and mirred: what is sent to a device
+# that is down is lost.
+cmd_path()
+{
+    [ $# = 3 ] && { [ "$3" = cut ] || [ "$3" = heal ]; } || die "usage: lab path FROM TO cut|heal"
+    need_host "$1"
+    need_host "$2"
+    net_address "$1"
+    local number=${REPLY##*.}
+    in_net switch tc filter del dev "$2" egress pref "$number" 2>/dev/null || :
+    [ "$3" = cut ] || return 0
+    in_net switch ip link add nowhere type bridge 2>/dev/null || :
+    in_net switch tc qdisc add dev "$2" clsact 2>/dev/null || :
+    net_mac "$1"
+    in_net switch tc filter add dev "$2" egress protocol all pref "$number" \
+        u32 match ether src "$REPLY" action mirred egress redirect dev nowhere
+}
+
 cmd_link()
 {
     [ $# = 2 ] && { [ "$2" = up ] || [ "$2" = down ]; } || die "usage: lab link HOST up|down"

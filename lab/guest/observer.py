@@ -234,6 +234,9 @@ def obey(observer, request, stopped):
             return {"error": "'%s' was not heard" % guest}
     elif do == "window":
         return {"window": observer.window(request["since"], guest)}
+    elif do == "ask":
+        return {"answer": ask(address(request["target"], GUEST_PORT), request["words"],
+                              request.get("timeout_s", 10))}
     elif do == "stop":
         stopped.set()
     else:
@@ -294,6 +297,10 @@ class Client:
 
     def report(self, mark="start", guest=None):
         return self.do("report", mark=mark, guest=guest)["report"]
+
+    def ask(self, target, words, timeout_s=10):
+        """A question to a guest from the observer's place; None: no answer."""
+        return self.do("ask", target=target, words=words, timeout_s=timeout_s)["answer"]
 
     def wait(self, guest, beats=1, timeout_s=60):
         self.do("wait", guest=guest, beats=beats, timeout_s=timeout_s)

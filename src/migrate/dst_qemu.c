@@ -200,8 +200,12 @@ static bool start_guest(vz_migration *m, GError **err)
     vz_record record = vz_journal_state(m->journal);
     if (record == VZ_RECORD_STARTED)
         return true;
-    /* First: without a QEMU nothing is attempted, and the commit can be revoked. */
+    /* First: without a QEMU nothing is attempted, and the commit can be revoked. Its death may not
+     * have been noticed yet. */
     vz_qemu *qemu = vz_migration_qemu(m, err);
+    if (qemu && !vz_qemu_alive(qemu))
+        return vz_fail(err, VZ_ERR_OPERATION_FAILED, "the QEMU of domain '%s' has just ended",
+                       vz_domain_name(m->domain));
     if (!qemu || (record == VZ_RECORD_COMMITTED &&
                   !vz_journal_advance(m->journal, VZ_RECORD_START_ATTEMPTED, err)))
         return false;

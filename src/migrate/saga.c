@@ -4,26 +4,39 @@
 #include "base/log.h"
 #include "base/wait.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #ifdef VZ_FAULTS
-/* Test builds: VZ_FAULT=STEP:{fail|crash|hang}:{before|after}. */
+#define FAULT_HOLD_US ((int64_t)120 * 1000000)
+#define FAULT_POLL_US ((gulong)5 * 1000)
+
+/* Test builds: VZ_FAULT=STEP:{fail|crash}:{before|after}, which comes each time; or the file
+ * VZ_FAULT_FILE says STEP:{fail|hold}:{before|after}, which comes once: the file is then
+ * FILE.fired. hold waits until that is removed, so that anything can be done to the host at this
+ * very point. */
 static bool fault(const vz_step *step, const char *when, GError **err)
 {
-    const char *wanted = g_getenv("VZ_FAULT");
-    if (!wanted)
+    const char *path = g_getenv("VZ_FAULT_FILE");
+    g_autofree char *text = path ? NULL : g_strdup(g_getenv("VZ_FAULT"));
+    if (path)
+        g_file_get_contents(path, &text, NULL, NULL);
+    if (!text)
         return false;
-    g_auto(GStrv) words = g_strsplit(wanted, ":", 3);
+    g_auto(GStrv) words = g_strsplit(g_strstrip(text), ":", 3);
+    g_autofree char *fired = path ? g_strconcat(path, ".fired", NULL) : NULL;
     if (g_strv_length(words) != 3 || strcmp(words[0], step->name) != 0 ||
-        strcmp(words[2], when) != 0)
+        strcmp(words[2], when) != 0 || (path && rename(path, fired) < 0))
         return false;
     if (strcmp(words[1], "crash") == 0)
         _exit(42);
-    if (strcmp(words[1], "hang") == 0)
-        pause();
-    vz_fail(err, VZ_ERR_INTERNAL_ERROR, "injected fault %s %s", when, step->name);
-    return true;
+    if (strcmp(words[1], "fail") == 0)
+        return !vz_fail(err, VZ_ERR_INTERNAL_ERROR, "injected fault %s %s", when, step->name);
+    int64_t deadline_us = vz_now_us() + FAULT_HOLD_US;
+    while (fired && access(fired, F_OK) == 0 && vz_now_us() < deadline_us)
+        g_usleep(FAULT_POLL_US);
+    return false;
 }
 #else
 static bool fault(const vz_step *step, const char *when, GError **err)

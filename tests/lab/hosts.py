@@ -128,6 +128,19 @@ class Host:
         """Where this machine sees a path of the running host."""
         return pathlib.Path(f"/proc/{self.init_pid}/root") / str(inside).lstrip("/")
 
+    def processes(self, name):
+        """Its processes of that name, numbered as this machine does."""
+        namespace = os.readlink(f"/proc/{self.init_pid}/ns/pid")
+        found = []
+        for entry in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if (entry / "comm").read_text().strip() == name[:15] and \
+                        os.readlink(entry / "ns/pid") == namespace:
+                    found.append(int(entry.name))
+            except OSError:
+                pass  # it has just ended
+        return found
+
     @property
     def local(self):
         """Where this machine sees the host's /local, also after a crash."""

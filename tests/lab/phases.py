@@ -8,12 +8,14 @@ as they came.
 import os
 import socket
 import struct
+import uuid
 
 REMOTE, KEEPALIVE = 0x20008086, 0x6B656570
 CALL, REPLY = 0, 1
 OPEN, AUTH_LIST, LOOKUP_NAME = 1, 66, 23
-RESUME, SUSPEND, STATE, SET_MAX_DOWNTIME = 28, 34, 212, 166
+RESUME, SUSPEND, STATE, SET_MAX_DOWNTIME, LIST_ALL = 28, 34, 212, 166, 273
 RUNNING, PAUSED = 1, 3
+NO_DOMAIN = 42
 BEGIN, PREPARE, PERFORM, FINISH, CONFIRM = 213, 214, 216, 217, 218
 LIVE, PERSIST_DEST, UNDEFINE_SOURCE = 1, 8, 16
 MOVE = LIVE | PERSIST_DEST | UNDEFINE_SOURCE
@@ -130,6 +132,25 @@ class Client:
 
     def set_max_downtime(self, domain, limit_ms):
         self.call(SET_MAX_DOWNTIME, domain + struct.pack(">QI", limit_ms, 0))
+
+    def state_of(self, name):
+        """(state, reason) in libvirt's numbers; None where the domain is not known."""
+        try:
+            reply = self.call(STATE, self.lookup(name) + struct.pack(">I", 0))
+        except Refused as refusal:
+            if refusal.code != NO_DOMAIN:
+                raise
+            return None
+        return reply.number(), reply.number()
+
+    def domains(self):
+        """[(name, UUID as text, whether it is active)]"""
+        reply = self.call(LIST_ALL, struct.pack(">iI", 1, 0))
+        found = []
+        for _ in range(reply.number()):
+            name, identity = reply.opaque().decode(), uuid.UUID(bytes=reply.take(16))
+            found.append((name, str(identity), reply.number() != 0xFFFFFFFF))
+        return found
 
     def begin(self, domain, flags=MOVE):
         """(cookie, definition)"""

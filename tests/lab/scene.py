@@ -16,16 +16,17 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import guest as test_guest  # noqa: E402
+import phases  # noqa: E402
 from hosts import SOURCE, Lab  # noqa: E402
 
 sys.path.insert(0, str(SOURCE / "lab" / "guest"))
 import domain  # noqa: E402
+import observer  # noqa: E402
 
 VZ = "vz:///system"
 OBSERVER_PORT = 7700
@@ -100,11 +101,8 @@ class Guest:
                     raise AssertionError("%s is '%s' on %s" % (self.name, state, one.name))
 
     def ask(self, words, timeout_s=20):
-        """A question by UDP, from the observer's place."""
-        done = self.scene.lab.observer.run(
-            sys.executable, SOURCE / "lab/guest/observer.py", "ask", self.address, *words.split(),
-            check=False, timeout=timeout_s + 10)
-        return done.stdout.strip()
+        """A question by UDP, from the observer's place; "" without an answer."""
+        return self.scene.observer().ask(self.address, words, timeout_s) or ""
 
     @contextlib.contextmanager
     def unharmed(self, gap_ms=None, beats=True):
@@ -178,16 +176,12 @@ class Scene:
             shutil.copy(path, target)
             os.chmod(target / os.path.basename(path), 0o644)
 
-    def observe(self, verb, *words):
-        done = subprocess.run(
-            [sys.executable, str(SOURCE / "lab/guest/observer.py"), verb, self.control, *words],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
-        if verb == "mark" and done.returncode != 0:
-            raise AssertionError("observer mark: %s%s" % (done.stdout, done.stderr))
-        try:
-            return json.loads(done.stdout) if done.stdout.strip() else {}
-        except ValueError:
-            raise AssertionError("observer %s: %s%s" % (verb, done.stdout, done.stderr)) from None
+    def observer(self):
+        return observer.Client(self.control)
+
+    def observe(self, verb, mark):
+        """mark or report"""
+        return getattr(self.observer(), verb)(mark) or {}
 
     def guest(self, name, words="", disk=False, memory_mib=None):
         guest = Guest(self, name, words, disk, memory_mib)
@@ -203,20 +197,21 @@ class Scene:
         QEMUs and taps that no domain accounts for."""
         found = []
         for host in self.lab.hosts:
-            running = host.out("virsh", "-c", VZ, "list", "--name", "--all").split()
-            uuids = {host.out("virsh", "-c", VZ, "domuuid", one) for one in running}
-            active = host.out("virsh", "-c", VZ, "list", "--name").split()
+            with phases.Client(host) as client:
+                domains = client.domains()
+            uuids = {identity for _, identity, _ in domains}
+            active = [name for name, _, runs in domains if runs]
             for place in LEFTOVERS:
                 path = host.path(place)
                 for entry in sorted(os.listdir(path)) if path.is_dir() else []:
                     if entry != "incarnation" and entry.split(".")[0] not in uuids:
                         found.append("%s:%s/%s" % (host.name, place, entry))
-            qemus = host.run("pgrep", "-c", "qemu-system", check=False).stdout.strip()
-            carriers = host.run("pgrep", "-f", "virtvz-carrier", check=False).stdout.split()
-            taps = [line.split(":")[1].strip() for line in
-                    host.out("ip", "-o", "link").splitlines() if "vnet" in line]
-            if int(qemus or 0) != len(active):
-                found.append("%s: %s QEMUs for %d guests" % (host.name, qemus, len(active)))
+            qemus = host.processes("qemu-system-x86_64")
+            carriers = host.processes("virtvz-carrier")
+            links = pathlib.Path("/proc/%d/net/dev" % host.init_pid).read_text().split()
+            taps = [word for word in links if word.startswith("vnet")]
+            if len(qemus) != len(active):
+                found.append("%s: %d QEMUs for %d guests" % (host.name, len(qemus), len(active)))
             if carriers:
                 found.append("%s: carriers %s" % (host.name, carriers))
             if len(taps) != len(active):

@@ -1,0 +1,138 @@
+"""The fault matrix, as far as it needs no lab: which cases there are.
+
+A case is STEP:FAULT:WHEN:MODE:LIVE, such as release:kill-source-daemon:after:p2p:live. Steps come
+from the daemon's own tables (build/print-steps), faults from faults.py: there is no other list of
+either.
+"""
+
+import collections
+import os
+import pathlib
+import random
+import subprocess
+
+import faults
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("VZ_BUILD") or SOURCE / "build")
+
+WHENS = ("before", "after")
+MODES = {"managed": (), "p2p": ("--p2p",)}
+# How the guest moves: virsh's options, and the facts by which steps then run (migration.h).
+OPTIONS = ("--persistent", "--undefinesource")
+FACTS = {"disks", "persist-dest", "undefine-source"}
+LIVES = {"live": (("--live",), set()), "coma": ((), {"coma"})}
+
+Step = collections.namedtuple("Step", "side name phase kind needs forbidden")
+Case = collections.namedtuple("Case", "step fault when mode live")
+
+
+def words(text):
+    return set() if text == "-" else set(text.split(","))
+
+
+def read_steps():
+    """All steps, in the order of a migration: Begin and Perform's of the source, ..."""
+    text = subprocess.run([str(BUILD / "print-steps")], check=True, stdout=subprocess.PIPE,
+                          text=True).stdout
+    steps = [Step(*line.split()[:4], *map(words, line.split()[4:])) for line in text.splitlines()]
+    order = ("begin", "prepare", "perform", "finish", "confirm")
+    return sorted(steps, key=lambda step: order.index(step.phase))
+
+
+STEPS = read_steps()
+NAMES = [step.name for step in STEPS]
+assert len(set(NAMES)) == len(NAMES), "two steps have one name: the matrix cannot tell them apart"
+
+
+def step_of(case):
+    return STEPS[NAMES.index(case.step)]
+
+
+def runs(step, live):
+    """Whether a step is part of such a move."""
+    facts = FACTS | LIVES[live][1]
+    return (not step.needs or step.needs & facts) and not step.forbidden & facts
+
+
+def name(case):
+    return ":".join(case)
+
+
+def parse(text):
+    case = Case(*text.split(":"))
+    for field, known in zip(case, (NAMES, faults.FAULTS, WHENS, MODES, LIVES)):
+        if field not in known:
+            raise SystemExit("'%s' in '%s' is none of: %s" % (field, text, " ".join(known)))
+    return case
+
+
+def every_case():
+    """(cases, {rule: how many it drops})"""
+    cases, dropped = [], collections.Counter()
+    for step in STEPS:
+        for fault in faults.FAULTS:
+            for when in WHENS:
+                for mode in MODES:
+                    for live in LIVES:
+                        if runs(step, live):
+                            cases.append(Case(step.name, fault, when, mode, live))
+                        else:
+                            dropped["the step is not part of such a move"] += 1
+    return cases, dropped
+
+
+def unreached():
+    """Steps that no move of the matrix has."""
+    return [step.name for step in STEPS if not any(runs(step, live) for live in LIVES)]
+
+
+def after(case, kind):
+    """Whether the fault comes when the first step of this kind has been run. Of the destination's
+    and the source's pivot the destination's is the first: the order is that of the phases."""
+    first = next(i for i, step in enumerate(STEPS) if step.kind == kind)
+    at = NAMES.index(case.step)
+    return at > first or (at == first and case.when == "after")
+
+
+def crucial():
+    """Always in a sample: around the release, the commit and the start."""
+    for step in STEPS:
+        if step.kind == "release":
+            yield Case(step.name, "kill-source-daemon", "after", "p2p", "live")
+            yield Case(step.name, "kill-client", "after", "managed", "live")
+            yield Case(step.name, "cut-3s", "after", "managed", "live")
+        if step.kind == "pivot" and step.side == "destination":
+            yield Case(step.name, "kill-destination-daemon", "before", "p2p", "live")
+            yield Case(step.name, "kill-both-daemons", "after", "managed", "live")
+            yield Case(step.name, "kill-destination-qemu", "after", "p2p", "live")
+    start = next(step for step in STEPS if step.kind == "forward")
+    yield Case(start.name, "kill-destination-daemon", "after", "managed", "live")
+
+
+def sample(seed):
+    """Each step and each fault at least once, and what is crucial."""
+    chance = random.Random(seed)
+    cases, _ = every_case()
+    chosen = [case for case in crucial() if case in cases]
+    steps = [one for one in NAMES if one not in {case.step for case in chosen}]
+    kinds = [one for one in faults.FAULTS if one not in {case.fault for case in chosen}]
+    chance.shuffle(steps)
+    chance.shuffle(kinds)
+    quick = [one for one in faults.FAULTS if not faults.FAULTS[one].slow]
+    while steps or kinds:
+        fault = kinds.pop() if kinds else chance.choice(quick)
+        step = steps.pop() if steps else chance.choice(NAMES)
+        if faults.FAULTS[fault].victim and STEPS[NAMES.index(step)].phase != "finish":
+            steps.insert(0, step)
+            step = next(one.name for one in STEPS if one.kind == "release")
+        fitting = [case for case in cases if case.step == step and case.fault == fault]
+        chosen.append(chance.choice(fitting))
+    return chosen
+
+
+def shuffled(seed):
+    """All cases in an order that makes any beginning of it a sample."""
+    cases, dropped = every_case()
+    random.Random(seed).shuffle(cases)
+    return cases, dropped
