@@ -79,7 +79,12 @@ bool vz_ask(const vz_ask_request *request, GBytes *question, GBytes **ret_answer
         return false;
     uint32_t code = 0;
     g_autoptr(GBytes) answer = NULL;
-    if (!exchange(request, fd, question, &code, &answer, err)) {
+    GError *failure = NULL;
+    bool answered = exchange(request, fd, question, &code, &answer, &failure);
+    if (request->ret_unknown) /* the one failure of that code: tls.h */
+        *request->ret_unknown = g_error_matches(failure, VZ_ERROR, VZ_ERR_OPERATION_FAILED);
+    if (!answered) {
+        g_propagate_error(err, failure);
         g_prefix_error(err, "asking %s port %u: ", request->host, request->port);
         return false;
     }

@@ -25,6 +25,8 @@ typedef struct {
     const char *peer_fingerprint;
     vz_inbox *inbox; /* of the calling thread, served meanwhile; NULL: just blocks */
     int64_t deadline_us;
+    bool *ret_unknown; /* NULL, or set: the peer hung up before TLS, as one does that has no such
+                          job. Nobody has proved who said so. */
 } vz_ask_request;
 
 /* Asks; *ret_answer is the caller's to unref. Errors: those of vz_carrier_connect; INVALID_ARG for

@@ -176,11 +176,13 @@ void vz_migration_forget(vz_migration *migration)
     g_autoptr(GError) err = NULL;
     g_autofree char *path = key_path(migration);
     /* The record first: keys without a record are rubbish, a record without keys is a riddle. */
-    if (!vz_journal_remove(migration->journal, &err))
-        vz_warn(migration->id, "the job's record stays: %s", err->message);
-    else if (!vz_file_remove_durable(path, &err))
-        vz_warn(migration->id, "the job's key stays: %s", err->message);
-    vz_migrate_unregister(migration->service, migration);
+    if (vz_journal_remove(migration->journal, &err) && vz_file_remove_durable(path, &err)) {
+        vz_migrate_unregister(migration->service, migration);
+        return;
+    }
+    vz_warn(migration->id, "the job's record cannot be removed yet: %s", err->message);
+    migration->forgetting = true;
+    vz_migrate_errand_later(migration);
 }
 
 bool vz_migration_domain_uuid(const vz_migration *migration, uint8_t ret_uuid[VZ_UUID_BYTES])

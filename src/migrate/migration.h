@@ -36,6 +36,7 @@ enum {
 #define VZ_NOTE_OLD_CONFIG       "old-config" /* destination: what persist overwrites */
 #define VZ_NOTE_PROCESS          "process"    /* PID START BOOT of what runs the guest */
 #define VZ_NOTE_RELEASE          "release"
+#define VZ_NOTE_NEVER_RELEASED   "never-released" /* source: the job ended before that */
 #define VZ_NOTE_RESOLVED         "resolved" /* the operator's decision, and what was known then */
 #define VZ_NOTE_FACTS            "facts"
 #define VZ_NOTE_LEASES           "leases" /* images, a JSON array */
@@ -75,6 +76,7 @@ struct vz_migration {
     vz_job_stats stats;
     int64_t began_us;
     int busy;           /* phases and settlings that are running on the actor */
+    bool forgetting;    /* nobody needs the record any more, but it could not be removed yet */
     bool guarding;      /* holds the domain's job guard */
     bool memory_event;  /* QEMU reported a change of the stream */
     bool guest_died;    /* its QEMU is proved dead */
@@ -98,6 +100,7 @@ struct vz_migration {
     json_t *answer;         /* the destination's last, or its silence; NULL: it was not asked */
     int64_t answered_at_us; /* when that was */
     bool resolving;         /* the operator decides: do not wait for answers */
+    unsigned unknown_there; /* so many times in a row the other host had no such job */
 
     /* destination */
     vz_def *def;
@@ -129,7 +132,7 @@ bool vz_migration_attach(vz_migration *migration, vz_domain *domain, const vz_jo
 /* Ends the carrier, the guard (with `stats.type` as the outcome) and the hold on the domain; the
  * record stays. Idempotent. */
 void vz_migration_detach(vz_migration *migration, vz_job_type outcome, const char *error_text);
-/* Removes the record and the keys, durably, and unregisters. */
+/* Removes the record and the keys, durably, and unregisters; tried again until it works. */
 void vz_migration_forget(vz_migration *migration);
 
 /* Any thread: the domain of which the record is, also where the job is not attached to it any more.

@@ -30,14 +30,18 @@ static json_t *ask(const vz_ask_request *request, const char *incarnation, json_
 
 json_t *vz_question_of_job(vz_migration *m, json_t *take_object, int64_t patience_us, GError **err)
 {
+    bool unknown = false;
     vz_ask_request request = {.host = m->peer_host,
                               .port = m->peer_port,
+                              .ret_unknown = &unknown,
                               .keys = m->keys,
                               .peer_fingerprint = m->peer_fingerprint,
                               .inbox = m->domain ? vz_domain_inbox(m->domain) : NULL,
                               .deadline_us = vz_now_us() + patience_us};
     memcpy(request.job, m->job, VZ_UUID_BYTES);
-    return ask(&request, m->incarnation, take_object, err);
+    json_t *reply = ask(&request, m->incarnation, take_object, err);
+    m->unknown_there = unknown ? m->unknown_there + 1 : 0;
+    return reply;
 }
 
 json_t *vz_question_of_trail(const vz_trail *trail, json_t *take_object, vz_inbox *inbox,

@@ -18,6 +18,7 @@
 
 #define RETRY_FIRST_MS 1000
 #define RETRY_LAST_MS  60000
+#define UNKNOWN_TIMES  3 /* a busy port may hang up, too */
 
 struct vz_migrate {
     vz_migrate_config config; /* strings owned */
@@ -155,12 +156,6 @@ static unsigned next_pause_ms(vz_migration *migration)
     return MIN(pause_ms, RETRY_LAST_MS);
 }
 
-static gboolean errand_due(void *migration)
-{
-    vz_migrate_errand(migration);
-    return G_SOURCE_REMOVE;
-}
-
 /* What is to run on a job's actor later. */
 typedef struct {
     vz_domain *domain;
@@ -231,25 +226,46 @@ void vz_migrate_unwatch_phase(vz_migration *migration)
     g_source_unref(watch);
 }
 
+/* Has the other host heard that the job is over, or can it do without? One that was never probed
+ * drops an undone job by itself, perhaps before it is told; so may one whose probe crossed its own
+ * giving up. It says then that it has no such job, which is believed only where nothing hangs on
+ * it: without a release it has nothing. */
+static bool other_host_is_done(vz_migration *migration)
+{
+    vz_journal *journal = migration->journal;
+    g_autofree char *probed = vz_journal_get(journal, VZ_NOTE_PROBED);
+    g_autofree char *never_released = vz_journal_get(journal, VZ_NOTE_NEVER_RELEASED);
+    return vz_verdict_forget(migration) || !probed ||
+           (never_released && migration->unknown_there >= UNKNOWN_TIMES);
+}
+
 /* Thread of the errands. Takes the reference. */
 static void run_errand(void *data, void *user)
 {
+    (void)user;
     vz_migration *migration = data;
-    g_autofree char *probed = vz_journal_get(migration->journal, VZ_NOTE_PROBED);
-    /* A destination that was never probed drops an undone job by itself, perhaps before it is told.
-     */
-    if (vz_verdict_forget(migration) || !probed)
+    if (migration->forgetting || other_host_is_done(migration))
         vz_migration_forget(migration);
     else
-        g_source_unref(schedule(migration->service, next_pause_ms(migration), errand_due,
-                                vz_migration_ref(migration), (GDestroyNotify)vz_migration_unref));
-    (void)user;
+        vz_migrate_errand_later(migration);
     vz_migration_unref(migration);
 }
 
 void vz_migrate_errand(vz_migration *migration)
 {
     g_thread_pool_push(migration->service->errands, vz_migration_ref(migration), NULL);
+}
+
+static gboolean errand_due(void *migration)
+{
+    vz_migrate_errand(migration);
+    return G_SOURCE_REMOVE;
+}
+
+void vz_migrate_errand_later(vz_migration *migration)
+{
+    g_source_unref(schedule(migration->service, next_pause_ms(migration), errand_due,
+                            vz_migration_ref(migration), (GDestroyNotify)vz_migration_unref));
 }
 
 vz_migrate *vz_migrate_new(const vz_migrate_config *config, GError **err)

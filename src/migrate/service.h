@@ -51,8 +51,11 @@ GPtrArray *vz_migrate_list(vz_migrate *service);
 vz_migration *vz_migrate_find(vz_migrate *service, vz_side side, const uint8_t job[VZ_UUID_BYTES]);
 
 /* The job is over on this side; the other host is told so until it has heard, and then the record
- * is removed. By a thread of the service, since no actor is left to wait on. */
+ * is removed, until that works. By a thread of the service, since no actor is left to wait on. Any
+ * thread. */
 void vz_migrate_errand(vz_migration *migration);
+/* The same after a pause that grows from 1 s to 60 s. */
+void vz_migrate_errand_later(vz_migration *migration);
 
 /* Runs late(migration) on its actor when the configured time is over, unless the job has ended or a
  * phase runs then. One watch a job: a new one replaces it. Actor thread. */

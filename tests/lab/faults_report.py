@@ -7,7 +7,7 @@ import subprocess
 import faults
 import matrix
 
-COLUMNS = ("stayed", "moved", "died", "failed", "dropped")
+COLUMNS = ("stayed", "moved", "died", "doubted", "failed", "dropped")
 TEXT_MAX = 300
 
 
