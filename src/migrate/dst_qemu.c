@@ -33,7 +33,11 @@ static bool check_host(vz_migration *m, GError **err)
 
 static bool mark_arriving(vz_migration *m, GError **err)
 {
-    return vz_trail_save(m, err) && vz_trail_mark(m, VZ_MARK_ARRIVING, err);
+    g_autofree char *moved = NULL;
+    return vz_store_get_mark(vz_table_store(vz_domain_table(m->domain)),
+                             vz_domain_uuid_text(m->domain), VZ_MARK_MOVED, &moved, err) &&
+           (!moved || vz_migration_note(m, VZ_NOTE_MOVED_BEFORE, moved, err)) &&
+           vz_trail_save(m, err) && vz_trail_mark(m, VZ_MARK_ARRIVING, err);
 }
 
 static void unmark_arriving(vz_migration *m)

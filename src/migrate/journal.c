@@ -116,7 +116,9 @@ static bool append(vz_journal *journal, const char *line, bool durable, GError *
 {
     size_t bytes = strlen(line);
     if (journal->torn && ftruncate(journal->fd, journal->bytes) < 0)
-        return vz_fail_errno(err, errno, "journal '%s' ends in half a line", journal->path);
+        return vz_fail_errno(err, errno,
+                             "what a failed write left in journal '%s' cannot be cut off",
+                             journal->path);
     if (durable ? vz_fd_append_durable(journal->fd, line, bytes, err)
                 : vz_fd_write_all(journal->fd, line, bytes, err)) {
         journal->torn = false;

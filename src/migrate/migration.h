@@ -33,10 +33,10 @@ enum {
 #define VZ_NOTE_PROBED           "probed"
 #define VZ_NOTE_DOMAIN           "domain" /* its UUID */
 #define VZ_NOTE_NAME             "name"
-#define VZ_NOTE_OLD_CONFIG       "old-config" /* destination: what persist overwrites */
-#define VZ_NOTE_PROCESS          "process"    /* PID START BOOT of what runs the guest */
+#define VZ_NOTE_OLD_CONFIG       "old-config"   /* destination: what persist overwrites */
+#define VZ_NOTE_MOVED_BEFORE     "moved-before" /* destination: the mark that it finds */
+#define VZ_NOTE_PROCESS          "process"      /* PID START BOOT of what runs the guest */
 #define VZ_NOTE_RELEASE          "release"
-#define VZ_NOTE_NEVER_RELEASED   "never-released" /* source: the job ended before that */
 #define VZ_NOTE_RESOLVED         "resolved" /* the operator's decision, and what was known then */
 #define VZ_NOTE_FACTS            "facts"
 #define VZ_NOTE_LEASES           "leases" /* images, a JSON array */

@@ -227,16 +227,16 @@ void vz_migrate_unwatch_phase(vz_migration *migration)
 }
 
 /* Has the other host heard that the job is over, or can it do without? One that was never probed
- * drops an undone job by itself, perhaps before it is told; so may one whose probe crossed its own
- * giving up. It says then that it has no such job, which is believed only where nothing hangs on
- * it: without a release it has nothing. */
+ * drops an undone job by itself, perhaps before it is told. One that has no such job has heard, and
+ * its answer was lost, or it gave the job up while it was probed. Nobody has proved who says so,
+ * but all that hangs on it is a record there; a copy that is to be given up is another matter. */
 static bool other_host_is_done(vz_migration *migration)
 {
     vz_journal *journal = migration->journal;
     g_autofree char *probed = vz_journal_get(journal, VZ_NOTE_PROBED);
-    g_autofree char *never_released = vz_journal_get(journal, VZ_NOTE_NEVER_RELEASED);
     return vz_verdict_forget(migration) || !probed ||
-           (never_released && migration->unknown_there >= UNKNOWN_TIMES);
+           (vz_journal_state(journal) == VZ_RECORD_ENDED &&
+            migration->unknown_there >= UNKNOWN_TIMES);
 }
 
 /* Thread of the errands. Takes the reference. */

@@ -18,9 +18,6 @@ static void end_record(vz_migration *m)
 {
     g_autoptr(GError) err = NULL;
     vz_record record = vz_journal_state(m->journal);
-    if (record == VZ_RECORD_NONE && !vz_migration_note(m, VZ_NOTE_NEVER_RELEASED, "yes", &err))
-        g_clear_error(
-            &err); /* then it is not known after a restart, and the destination must hear */
     if (!m->peer_fingerprint || !m->incarnation)
         vz_migration_forget(m);
     /* Taken back by the operator: the destination has to hear that first. */

@@ -222,32 +222,41 @@ json_t *vz_verdict_reply_verdict(const vz_asked *asked, GError **err)
     return reply;
 }
 
+/* Of a job that is forgotten here: a second hearing is as good as the first. */
+static json_t *reply_forgotten(void)
+{
+    return json_pack("{ss}", "record", "none");
+}
+
 json_t *vz_verdict_reply_forget(const vz_asked *asked, GError **err)
 {
+    if (!asked->migration)
+        return reply_forgotten();
     vz_migration *m = record_of(asked, err);
     return m && forget(m, json_is_true(json_object_get(asked->object, "there")), err)
-               ? json_pack("{ss}", "record", "none")
+               ? reply_forgotten()
                : NULL;
 }
 
-/* A guest that went on to a third host is not this host's to take away. */
+/* A guest that went on to a third host is not this host's to take away. A mark that it arrived to
+ * is of an earlier move. */
 static bool check_still_here(vz_migration *m, GError **err)
 {
     g_autofree char *domain = vz_journal_get(m->journal, VZ_NOTE_DOMAIN);
     g_autofree char *mark = NULL;
+    g_autofree char *before = vz_journal_get(m->journal, VZ_NOTE_MOVED_BEFORE);
     vz_store *store = vz_table_store(vz_migrate_settings(m->service)->table);
     if (!vz_store_get_mark(store, domain, VZ_MARK_MOVED, &mark, err))
         return false;
-    return !mark ||
+    return !mark || g_strcmp0(mark, before) == 0 ||
            vz_fail(err, VZ_ERR_OPERATION_INVALID, "the guest has run here and has moved on to %s",
                    vz_trail_mark_host(mark));
 }
 
-/* Of a job that is forgotten here, too: a second hearing is as good as the first. */
 json_t *vz_verdict_reply_condemn(const vz_asked *asked, GError **err)
 {
     if (!asked->migration)
-        return json_pack("{ss}", "record", "none");
+        return reply_forgotten();
     vz_migration *m = record_of(asked, err);
     if (!m || !check_still_here(m, err) || !vz_journal_condemn(m->journal, err))
         return NULL;
@@ -258,5 +267,5 @@ json_t *vz_verdict_reply_condemn(const vz_asked *asked, GError **err)
         return NULL;
     }
     vz_migration_forget(m);
-    return json_pack("{ss}", "record", "none");
+    return reply_forgotten();
 }

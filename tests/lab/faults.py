@@ -19,9 +19,9 @@ FULL_DISK_KIB = 256
 
 # where: the host that is hit: "here" (the source), "there", or None for both or neither.
 # lethal: the guest's QEMU on that host dies of it. slow: it takes much longer than a move. victim: it
-# breaks something that is not there at every point.
-Fault = collections.namedtuple("Fault", "act where lethal slow victim",
-                               defaults=(False,))
+# breaks something that is not there at every point. fuse: it needs a file system that fails on demand.
+Fault = collections.namedtuple("Fault", "act where lethal slow victim fuse",
+                               defaults=(False, False))
 
 
 class Nothing(Exception):
@@ -152,10 +152,10 @@ FAULTS = {
     "cut-to-source": Fault(cut(("there", "here")), None, False, True),
     "full-source": Fault(full("here"), "here", False, False),
     "full-destination": Fault(full("there"), "there", False, False),
-    "readonly-source": Fault(sick("here", "EROFS"), "here", False, False),
-    "readonly-destination": Fault(sick("there", "EROFS"), "there", False, False),
-    "eio-source": Fault(sick("here", "EIO"), "here", False, False),
-    "eio-destination": Fault(sick("there", "EIO"), "there", False, False),
+    "readonly-source": Fault(sick("here", "EROFS"), "here", False, False, fuse=True),
+    "readonly-destination": Fault(sick("there", "EROFS"), "there", False, False, fuse=True),
+    "eio-source": Fault(sick("here", "EIO"), "here", False, False, fuse=True),
+    "eio-destination": Fault(sick("there", "EIO"), "there", False, False, fuse=True),
     "crash-source-host": Fault(crash("here"), "here", True, False),
     "crash-destination-host": Fault(crash("there"), "there", True, False),
 }

@@ -95,8 +95,14 @@ def after(case, kind):
     return at > first or (at == first and case.when == "after")
 
 
+# Always in a sample, since they have failed once.
+ONCE_FAILED = ("meet-destination:kill-destination-qemu:before:p2p:live",
+               "answer-disks:eio-destination:before:managed:coma")
+
+
 def crucial():
     """Always in a sample: around the release, the commit and the start."""
+    yield from map(parse, ONCE_FAILED)
     for step in STEPS:
         if step.kind == "release":
             yield Case(step.name, "kill-source-daemon", "after", "p2p", "live")
@@ -111,15 +117,17 @@ def crucial():
 
 
 def sample(seed):
-    """Each step and each fault at least once, and what is crucial."""
+    """Each step and each quick fault at least once, one slow fault, and what is crucial."""
     chance = random.Random(seed)
     cases, _ = every_case()
     chosen = [case for case in crucial() if case in cases]
     steps = [one for one in NAMES if one not in {case.step for case in chosen}]
-    kinds = [one for one in faults.FAULTS if one not in {case.fault for case in chosen}]
+    quick = [one for one in faults.FAULTS if not faults.FAULTS[one].slow]
+    slow = [one for one in faults.FAULTS if faults.FAULTS[one].slow]
+    kinds = [one for one in quick if one not in {case.fault for case in chosen}]
+    kinds.append(chance.choice(slow))
     chance.shuffle(steps)
     chance.shuffle(kinds)
-    quick = [one for one in faults.FAULTS if not faults.FAULTS[one].slow]
     while steps or kinds:
         fault = kinds.pop() if kinds else chance.choice(quick)
         step = steps.pop() if steps else chance.choice(NAMES)

@@ -5,7 +5,7 @@
   run_faults.py --case CASE...     these only, such as release:kill-source-daemon:after:p2p:live
   run_faults.py --list             prints the cases
 
-VZ_FAULTS_MINUTES: begins no case after that time (default: runs all, which takes days).
+VZ_FAULTS_MINUTES: begins no case after that time (default: runs all, which takes more than a day).
 VZ_TEST_SEED: another order, so another part. The report is docs/generated/faults.md.
 """
 

@@ -10,6 +10,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import faults  # noqa: E402
 import matrix  # noqa: E402
 import tap  # noqa: E402
 import trial  # noqa: E402
@@ -36,6 +37,8 @@ class Tables(unittest.TestCase):
 
 class Sample(unittest.TestCase):
     def one(self, case):
+        if faults.FAULTS[case.fault].fuse and not os.access("/dev/fuse", os.R_OK | os.W_OK):
+            self.skipTest("this kernel has no FUSE")
         result = field.run(case)
         print("%s: %s %s" % (matrix.name(case), result.outcome or result.verdict, result.text))
         if result.verdict == "failed":

@@ -103,8 +103,8 @@ class Trial:
         """While the fault lasts: it runs somewhere, or stands in doubt."""
         self.wait_for_client()
         self.until("one copy runs, or it is in doubt with instructions",
-                   lambda: self.outcome() or self.state(self.there) == "running" or
-                   self.doubt(), 60)
+                   lambda: self.outcome() or self.doubt() or
+                   "running" in (self.state(self.here), self.state(self.there)), 60)
 
     def settled(self):
         """The outcome, or "doubted" where the destination says that it will never know."""
