@@ -19,7 +19,7 @@ import faults_report  # noqa: E402
 import matrix  # noqa: E402
 import trial  # noqa: E402
 
-LAB = "faults"
+LAB = os.environ.get("VZ_TEST_LAB", "faults")
 LOGS = matrix.BUILD / "faults"
 REPORT = matrix.SOURCE / "docs" / "generated" / "faults.md"
 

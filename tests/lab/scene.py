@@ -134,9 +134,10 @@ def scene_virsh(host):
 
 class Scene:
     """A lab, an observer that listens, and guests. VZ_TEST_LAB renames the lab, so that the same
-    test can run twice at the same time."""
+    test can run twice at the same time. faulty: with virtvzd-faults for virtvzd (HACKING.md)."""
 
-    def __init__(self, name, hosts=2, env=None):
+    def __init__(self, name, hosts=2, env=None, faulty=False):
+        self.faulty = faulty
         self.lab = Lab(os.environ.get("VZ_TEST_LAB", name), hosts=hosts, env=env)
         self.guests = []
         self.watcher = None
@@ -153,11 +154,21 @@ class Scene:
                 sys.executable, SOURCE / "lab/guest/observer.py", "run", "--control", self.control,
                 "--udp", "0.0.0.0:%d" % OBSERVER_PORT)
             self.install_guest()
+            if self.faulty:
+                self.install_faulty()
             eventually("the observer listens", lambda: os.path.exists(self.control), 10)
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def install_faulty(self):
+        for host in self.lab.hosts:
+            host.daemon("stop")
+            program = host.path("/usr/sbin/virtvzd")
+            program.unlink()
+            shutil.copy(pathlib.Path(os.environ.get("VZ_BUILD", "build"), "tests", "virtvzd-faults"), program)
+            host.daemon("start")
 
     def __exit__(self, *_):
         if self.watcher:

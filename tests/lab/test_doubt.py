@@ -7,7 +7,6 @@ The daemons are virtvzd-faults (src/migrate/saga.c), so that they die where a te
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import unittest
@@ -17,7 +16,6 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import tap  # noqa: E402
 from scene import VZ, Scene, eventually  # noqa: E402
 
-BUILD = os.environ.get("VZ_BUILD", "build")
 MOVE = ("migrate", "--live", "--persistent")
 MIGRATE_TIMEOUT_S = 120
 MARKS = "/var/lib/virtvz/domains/%s.marks"
@@ -28,15 +26,9 @@ worker = None
 
 def setUpModule():
     global scene, worker
-    scene = Scene("doubt", hosts=3)
+    scene = Scene("doubt", hosts=3, faulty=True)
     scene.__enter__()
     try:
-        for host in scene.lab.hosts:
-            host.daemon("stop")
-            program = host.path("/usr/sbin/virtvzd")
-            program.unlink()
-            shutil.copy(os.path.join(BUILD, "tests", "virtvzd-faults"), program)
-            host.daemon("start")
         worker = scene.guest("worker", "vz.dirty=4", disk=True)
     except BaseException:
         scene.__exit__()

@@ -8,7 +8,6 @@ The daemons are virtvzd-faults, which dies where VZ_FAULT says (src/migrate/saga
 import itertools
 import os
 import random
-import shutil
 import subprocess
 import sys
 import unittest
@@ -22,7 +21,6 @@ MIGRATE_TIMEOUT_S = 120
 MOVE = ("--live", "--persistent", "--undefinesource")
 SEED = int(os.environ.get("VZ_TEST_SEED", "1"))
 SAMPLE = 8
-BUILD = os.environ.get("VZ_BUILD", "build")
 
 SOURCE_STEPS = ("copy-memory", "release", "hand-over", "end-source", "undefine")
 DESTINATION_STEPS = ("prepare-lease", "record-prepared", "load", "take-lease", "persist", "await-lease",
@@ -51,15 +49,9 @@ def cases():
 
 def setUpModule():
     global scene, worker
-    scene = Scene("release")
+    scene = Scene("release", faulty=True)
     scene.__enter__()
     try:
-        for host in scene.lab.hosts:
-            host.daemon("stop")
-            program = host.path("/usr/sbin/virtvzd")
-            program.unlink()
-            shutil.copy(os.path.join(BUILD, "tests", "virtvzd-faults"), program)
-            host.daemon("start")
         worker = scene.guest("worker", "vz.dirty=4", disk=True)
         worker.start(scene.a)
     except BaseException:

@@ -236,15 +236,9 @@ class Field:
         self.down()
 
     def up(self):
-        self.scene = Scene(self.name, env={"VZ_FAULT_FILE": FAULT_FILE})
+        self.scene = Scene(self.name, env={"VZ_FAULT_FILE": FAULT_FILE}, faulty=True)
         self.scene.__enter__()
         try:
-            for host in self.scene.lab.hosts:
-                host.daemon("stop")
-                program = host.path("/usr/sbin/virtvzd")
-                program.unlink()
-                shutil.copy(matrix.BUILD / "tests" / "virtvzd-faults", program)
-                host.daemon("start")
             self.guest = self.scene.guest("worker", WORDS, disk=True, memory_mib=MEMORY_MIB)
             self.guest.start(self.scene.a)
         except BaseException:
