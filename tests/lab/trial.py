@@ -11,6 +11,7 @@ possible to start it again.
 
 import collections
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -106,9 +107,16 @@ class Trial:
                    lambda: self.outcome() or self.doubt() or
                    "running" in (self.state(self.here), self.state(self.there)), 60)
 
+    def idle(self):
+        """No job goes on that may yet move the guest: one goes on without its client."""
+        said = [host.run("vz", "--json", "jobs", check=False) for host in (self.here, self.there)]
+        return all(done.returncode == 0 for done in said) and all(
+            json.loads(line)["phase"].startswith("over;")
+            for done in said for line in done.stdout.splitlines())
+
     def settled(self):
         """The outcome, or "doubted" where the destination says that it will never know."""
-        return self.outcome() or (
+        return (self.idle() and self.outcome()) or (
             "doubted" in expected_outcomes(self.case) and self.doubt() and UNKNOWN.search(
                 self.here.run("vz", "resolve", self.guest.name, check=False).stdout) and "doubted")
 
