@@ -88,3 +88,15 @@ bool vz_parse_u64(const char *text, const char *what, uint64_t min, uint64_t max
     *ret_value = value;
     return true;
 }
+
+bool vz_check_version(const char *path, int64_t version, int64_t max, GError **err)
+{
+    if (version >= 1 && version <= max)
+        return true;
+    return vz_fail(err, VZ_ERR_INTERNAL_ERROR,
+                   "'%s' has version %" G_GINT64_FORMAT
+                   ", and this virtvzd reads 1 to %" G_GINT64_FORMAT
+                   ": it is left as it is; install a virtvzd as new as the one that wrote it, and "
+                   "restart that",
+                   path, version, max);
+}

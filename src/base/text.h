@@ -28,3 +28,7 @@ bool vz_unhex(const char *text, uint8_t *ret_data, size_t bytes);
 /* A decimal number of the whole string within [min, max]; INVALID_ARG naming `what`. */
 bool vz_parse_u64(const char *text, const char *what, uint64_t min, uint64_t max,
                   uint64_t *ret_value, GError **err);
+
+/* Is `version`, which the file at `path` says of itself, one from 1 to max? Else INTERNAL_ERROR,
+ * naming both and what to do. */
+bool vz_check_version(const char *path, int64_t version, int64_t max, GError **err);

@@ -148,7 +148,9 @@ const char *vz_answer_text(vz_answer answer)
         return "the channel names another job than its key belongs to";
     case VZ_ANSWER_VERSION:
         return "this version of the channel protocol is not spoken here (" G_STRINGIFY(
-            VZ_CHANNEL_VERSION_MIN) " to " G_STRINGIFY(VZ_CHANNEL_VERSION) " are)";
+            VZ_CHANNEL_VERSION_MIN) " to " G_STRINGIFY(VZ_CHANNEL_VERSION) " are); install the "
+                                                                           "newer host's virtvz "
+                                                                           "here";
     case VZ_ANSWER_MALFORMED:
         return "the preface is malformed";
     case VZ_ANSWER_BUSY:

@@ -235,8 +235,15 @@ static void run_loop(void)
     g_source_remove(interrupt);
 }
 
+/* All connections end now, and with theirs the guests that were to end with one. */
 static void release_guest(void *domain)
 {
+    g_autoptr(GError) err = NULL;
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    if (vz_snapshot_active(s) && s->autodestroy && vz_life_destroy(domain, false, &err))
+        return;
+    if (err)
+        vz_warn(vz_domain_name(domain), "should die with its connection: %s", err->message);
     vz_driver_qemu.release(domain);
 }
 

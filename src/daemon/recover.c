@@ -134,6 +134,7 @@ static bool load_guest(vz_host *host, const char *uuid_text, countdown *c, GErro
                                          .state = (vz_state)status.state,
                                          .reason = status.reason,
                                          .autodestroy = status.autodestroy,
+                                         .reboot = status.reboot,
                                          .pid = status.pid,
                                          .start_time = status.start_time};
     a->countdown = c;

@@ -276,6 +276,13 @@ void vz_domain_set_autodestroy(vz_domain *domain, bool autodestroy)
     commit(domain, s);
 }
 
+void vz_domain_set_reboot(vz_domain *domain, bool reboot)
+{
+    vz_snapshot *s = change(domain);
+    s->reboot = reboot;
+    commit(domain, s);
+}
+
 void vz_domain_set_starting(vz_domain *domain, bool starting)
 {
     vz_snapshot *s = change(domain);

@@ -21,7 +21,8 @@
 #define MARKS_SUFFIX   ".marks"
 #define STATUS_SUFFIX  ".status"
 #define AUTOSTARTED    "autostarted"
-#define STATUS_VERSION 1
+#define STATUS_VERSION 2 /* 2 added reboot */
+#define MARKS_VERSION  1
 
 struct vz_store {
     char *configs;  /* STATE/domains */
@@ -167,9 +168,9 @@ bool vz_store_save_status(vz_store *store, const char *uuid_text, const vz_statu
     g_autofree char *path = file_of(store->statuses, uuid_text, STATUS_SUFFIX);
     g_autofree char *text = g_strdup_printf(
         "version %d\nid %d\nstate %d\nreason %d\npid %d\nstart-time %" G_GUINT64_FORMAT
-        "\nboot-id %s\nautodestroy %d\n\n%s",
+        "\nboot-id %s\nautodestroy %d\nreboot %d\n\n%s",
         STATUS_VERSION, status->id, status->state, status->reason, (int)status->pid,
-        status->start_time, status->boot_id, status->autodestroy ? 1 : 0, status->xml);
+        status->start_time, status->boot_id, status->autodestroy, status->reboot, status->xml);
     return vz_file_write_durable(path, text, strlen(text), FILE_MODE, err);
 }
 
@@ -202,7 +203,7 @@ static bool take_number(char **lines, size_t at, const char *key, uint64_t *ret,
 static bool parse_status_head(const char *head, vz_status *ret_status, GError **err)
 {
     static const char *const keys[] = {"version", "id", "state", "reason", "pid", "start-time"};
-    uint64_t n[G_N_ELEMENTS(keys)], autodestroy;
+    uint64_t n[G_N_ELEMENTS(keys)], autodestroy, reboot = 0;
     g_auto(GStrv) lines = g_strsplit(head, "\n", 0);
     for (size_t i = 0; i < G_N_ELEMENTS(keys); i++)
         if (!take_number(lines, i, keys[i], &n[i], err))
@@ -212,11 +213,9 @@ static bool parse_status_head(const char *head, vz_status *ret_status, GError **
         strlen(boot) != strlen("boot-id ") + VZ_UUID_TEXT_BYTES - 1)
         return vz_fail(err, VZ_ERR_INTERNAL_ERROR, "line %zu is not 'boot-id UUID'",
                        G_N_ELEMENTS(keys) + 1);
-    if (!take_number(lines, G_N_ELEMENTS(keys) + 1, "autodestroy", &autodestroy, err))
+    if (!take_number(lines, G_N_ELEMENTS(keys) + 1, "autodestroy", &autodestroy, err) ||
+        (n[0] > 1 && !take_number(lines, G_N_ELEMENTS(keys) + 2, "reboot", &reboot, err)))
         return false;
-    if (n[0] != STATUS_VERSION)
-        return vz_fail(err, VZ_ERR_INTERNAL_ERROR, "version %" G_GUINT64_FORMAT " is unknown",
-                       n[0]);
     for (size_t i = 1; i <= 4; i++)
         if (n[i] > INT32_MAX)
             return vz_fail(err, VZ_ERR_INTERNAL_ERROR, "%s is out of range", keys[i]);
@@ -225,9 +224,19 @@ static bool parse_status_head(const char *head, vz_status *ret_status, GError **
                               .reason = (int)n[3],
                               .pid = (pid_t)n[4],
                               .start_time = n[5],
-                              .autodestroy = autodestroy != 0};
+                              .autodestroy = autodestroy != 0,
+                              .reboot = reboot != 0};
     g_strlcpy(ret_status->boot_id, boot + strlen("boot-id "), sizeof(ret_status->boot_id));
     return true;
+}
+
+/* First, for what follows is as the version has it. A text without one is damaged, which is found
+ * later. */
+static bool check_status_version(const char *path, const char *text, GError **err)
+{
+    int version;
+    return sscanf(text, "version %9d\n", &version) != 1 ||
+           vz_check_version(path, version, STATUS_VERSION, err);
 }
 
 bool vz_store_read_status(vz_store *store, const char *uuid_text, vz_status *ret_status,
@@ -235,7 +244,8 @@ bool vz_store_read_status(vz_store *store, const char *uuid_text, vz_status *ret
 {
     g_autofree char *path = file_of(store->statuses, uuid_text, STATUS_SUFFIX);
     g_autofree char *text = NULL;
-    if (!vz_file_read(path, VZ_STORE_FILE_MAX, &text, NULL, err))
+    if (!vz_file_read(path, VZ_STORE_FILE_MAX, &text, NULL, err) ||
+        !check_status_version(path, text, err))
         return false;
     char *gap = strstr(text, "\n\n");
     if (!gap)
@@ -264,6 +274,10 @@ static bool read_marks(const char *path, GPtrArray *lines, GError **err)
             continue;
         if (!strchr(*line, ' '))
             return vz_fail(err, VZ_ERR_INTERNAL_ERROR, "'%s' is damaged: line '%s'", path, *line);
+        int version;
+        if (sscanf(*line, "version %9d", &version) == 1 &&
+            !vz_check_version(path, version, MARKS_VERSION, err))
+            return false;
         g_ptr_array_add(lines, g_strdup(*line));
     }
     return true;

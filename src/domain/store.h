@@ -3,12 +3,15 @@
  *
  *     STATE/domains/UUID.xml         the definition (config) of a persistent domain
  *     STATE/domains/UUID.autostart   exists: started once per boot
- *     STATE/domains/UUID.marks       key=value lines: what start and autostart must obey
+ *     STATE/domains/UUID.marks       "key value" lines: what start and autostart must obey
  *     RUN/domains/UUID.status        a running guest: identity, state, live definition
  *     RUN/autostarted                this boot's autostart has been done
  *
- * The store knows texts, not definitions. A damaged file is reported and left where it is. Any
- * thread; calls about one domain come from its actor. */
+ * The store knows texts, not definitions. A damaged file is reported and left where it is, and so
+ * is one of a later version: a status says its version in its first line; marks in a line "version
+ * N", without which they are of version 1, the only one so far. Definitions are libvirt's XML, in
+ * which what is not known is refused by name. Any thread; calls about one domain come from its
+ * actor. */
 #pragma once
 
 #include "base/text.h"
@@ -40,7 +43,8 @@ typedef struct {
     uint64_t start_time; /* vz_process_start_time */
     char boot_id[VZ_UUID_TEXT_BYTES];
     bool autodestroy;
-    char *xml; /* live definition, VZ_DEF_FORMAT_STATUS */
+    bool reboot; /* the guest's next shutdown is the first half of a reboot; since version 2 */
+    char *xml;   /* live definition, VZ_DEF_FORMAT_STATUS */
 } vz_status;
 
 void vz_status_clear(vz_status *status);

@@ -34,6 +34,7 @@ static void save_status(vz_domain *domain)
                         .pid = s->pid,
                         .start_time = vz_process_start_time(s->pid),
                         .autodestroy = s->autodestroy,
+                        .reboot = s->reboot,
                         .xml = vz_def_format(s->live, VZ_DEF_FORMAT_STATUS)};
     if (status.start_time == 0) { /* it has just died; its end will be dealt with */
         vz_status_clear(&status);
@@ -59,6 +60,12 @@ void vz_life_changed(vz_domain *domain, vz_state state, int reason, vz_event eve
 {
     vz_life_state(domain, state, reason);
     vz_table_emit(domain, event, detail);
+}
+
+void vz_life_expect_reboot(vz_domain *domain, bool reboot)
+{
+    vz_domain_set_reboot(domain, reboot);
+    save_status(domain);
 }
 
 /* ---- start ---- */
@@ -194,6 +201,7 @@ static void become_inactive(vz_domain *domain, vz_shutoff_reason reason, int sto
     vz_domain_set_live(domain, NULL, -1, 0);
     vz_domain_set_state(domain, VZ_STATE_SHUTOFF, (int)reason);
     vz_domain_set_autodestroy(domain, false);
+    vz_domain_set_reboot(domain, false);
     vz_store_remove_status(vz_table_store(vz_domain_table(domain)), vz_domain_uuid_text(domain));
     vz_table_prune(domain);
     vz_table_emit(domain, VZ_EVENT_STOPPED, stopped_detail);
@@ -407,8 +415,9 @@ static void take_alive_state(vz_domain *domain, vz_alive alive, vz_state was, in
     vz_life_state(domain, now, now == was ? reason : 0);
 }
 
-static void adopt_failed(vz_domain *domain, const GError *error)
+static void adopt_failed(vz_domain *domain, vz_state was, const GError *error)
 {
+    bool orderly = was == VZ_STATE_SHUTDOWN;
     g_autofree char *text = vz_error_text(error);
     if (!g_error_matches(error, VZ_ERROR, VZ_ERR_NO_DOMAIN)) {
         vz_warn(vz_domain_name(domain), "runs but does not answer: %s", text);
@@ -417,7 +426,8 @@ static void adopt_failed(vz_domain *domain, const GError *error)
     }
     vz_warn(vz_domain_name(domain), "ended while virtvzd was not running: %s", error->message);
     vz_domain_add_message(domain, "ended while virtvzd was not running: %s", error->message);
-    become_inactive(domain, VZ_SHUTOFF_UNKNOWN, VZ_STOPPED_FAILED);
+    become_inactive(domain, orderly ? VZ_SHUTOFF_SHUTDOWN : VZ_SHUTOFF_CRASHED,
+                    orderly ? VZ_STOPPED_SHUTDOWN : VZ_STOPPED_FAILED);
 }
 
 void vz_life_adopt(vz_domain *domain, const vz_life_adopt_request *request)
@@ -428,15 +438,16 @@ void vz_life_adopt(vz_domain *domain, const vz_life_adopt_request *request)
     vz_domain_keep_actor(domain);
     vz_domain_set_live(domain, request->take_live, request->id, request->pid);
     vz_domain_set_autodestroy(domain, request->autodestroy);
+    vz_domain_set_reboot(domain, request->reboot);
     vz_domain_set_state(domain, request->state, request->reason);
     const vz_driver_adopt adopt = {
         .live = request->take_live, .pid = request->pid, .start_time = request->start_time};
     if (!driver->adopt(domain, &adopt, &alive, &err)) {
-        adopt_failed(domain, err);
+        adopt_failed(domain, request->state, err);
         return;
     }
     take_alive_state(domain, alive, request->state, request->reason);
-    if (alive == VZ_ALIVE_SHUTDOWN &&
+    if (alive == VZ_ALIVE_SHUTDOWN && request->take_live->on_poweroff != VZ_LIFECYCLE_PRESERVE &&
         !vz_life_end(domain, VZ_SHUTOFF_SHUTDOWN, VZ_STOPPED_SHUTDOWN, &err))
         vz_error(vz_domain_name(domain), "%s", err->message);
 }

@@ -64,8 +64,12 @@ typedef bool (*vz_life_start_check)(vz_domain *domain, bool automatic, bool *ret
                                     GError **err);
 void vz_life_set_start_check(vz_life_start_check check, void *user);
 
+/* Notes, also on disk, whether the guest's next shutdown is the first half of a reboot. */
+void vz_life_expect_reboot(vz_domain *domain, bool reboot);
+
 /* At the daemon's start: takes back a guest that a status file names. One that has died leaves the
- * domain shut off, with a message that says how it ended; one that lives but does not answer stays
+ * domain shut off (crashed, as QEMU does not end by itself), with a message that says how it ended;
+ * one that lives but does not answer stays
  * active, with a message, and can only be destroyed. Takes live. */
 typedef struct {
     vz_def *take_live;
@@ -73,6 +77,7 @@ typedef struct {
     vz_state state;
     int reason;
     bool autodestroy;
+    bool reboot;
     pid_t pid;
     uint64_t start_time;
 } vz_life_adopt_request;

@@ -110,10 +110,14 @@ static bool unpack(vz_cookie *cookie, const member *m, json_t *value)
 static bool unpack_all(vz_cookie *cookie, json_t *object, const char *phase, GError **err)
 {
     json_int_t version = json_integer_value(json_object_get(object, "virtvz-migration"));
-    if (version != VZ_COOKIE_VERSION)
+    if (version < 1)
         return vz_fail(err, VZ_ERR_INVALID_ARG,
-                       "the %s cookie is not one of virtvz version %d; do both hosts run virtvzd?",
-                       phase, VZ_COOKIE_VERSION);
+                       "the %s cookie has no version of virtvz; do both hosts run virtvzd?", phase);
+    if (version > VZ_COOKIE_VERSION)
+        return vz_fail(err, VZ_ERR_INVALID_ARG,
+                       "the %s cookie has version %" JSON_INTEGER_FORMAT
+                       ", and this virtvzd reads 1 to %d; install one as new as the other host's",
+                       phase, version, VZ_COOKIE_VERSION);
     for (size_t i = 0; i < G_N_ELEMENTS(members); i++) {
         json_t *value = json_object_get(object, members[i].name);
         if (!value && !members[i].required)

@@ -18,6 +18,7 @@
 
 #include <jansson.h>
 
+/* Every version from 1 on is read. A member that a reader may ignore makes no new one. */
 #define VZ_COOKIE_VERSION   1
 #define VZ_COOKIE_BYTES_MAX ((size_t)1024 * 1024) /* libvirt allows 4 MiB; ours need kilobytes */
 #define VZ_RELEASE_BYTES    32

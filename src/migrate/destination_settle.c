@@ -297,6 +297,7 @@ static void recover_without_guest(vz_migration *m)
 
 void vz_destination_recover(vz_migration *m)
 {
+    g_autoptr(GError) err = NULL;
     g_autofree char *facts = vz_journal_get(m->journal, VZ_NOTE_FACTS);
     g_autofree char *run = vz_journal_get(m->journal, "run-on-arrival");
     m->saga.steps = vz_destination_steps;
@@ -304,7 +305,10 @@ void vz_destination_recover(vz_migration *m)
     m->run_on_arrival = run && strcmp(run, "yes") == 0;
     m->release = vz_journal_get(m->journal, VZ_NOTE_RELEASE);
     m->options = vz_options_new();
-    vz_saga_recover(&m->saga);
+    if (!vz_saga_recover(&m->saga, &err)) {
+        vz_error(m->id, "the arrival cannot be settled: %s", err->message);
+        return;
+    }
     g_autoptr(vz_domain) domain = find_domain(m);
     if (vz_journal_state(m->journal) == VZ_RECORD_STARTED &&
         (!domain || !vz_saga_expects(&m->saga, VZ_PHASE_FINISH))) {

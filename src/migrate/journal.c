@@ -190,20 +190,22 @@ static bool note_state(vz_journal *journal, const char *name)
     return false;
 }
 
-static bool parse_header(vz_journal *journal, const char *line)
+/* Of any version; what follows the job's id is a later one's. */
+static bool parse_header(vz_journal *journal, const char *line, GError **err)
 {
     g_auto(GStrv) words = g_strsplit(line, " ", 5);
-    if (g_strv_length(words) != 4 || strcmp(words[0], "virtvz-journal") != 0 ||
-        !g_ascii_string_to_unsigned(words[1], 10, VZ_JOURNAL_VERSION_MIN, VZ_JOURNAL_VERSION, NULL,
-                                    NULL))
+    guint64 version;
+    if (g_strv_length(words) < 4 || strcmp(words[0], "virtvz-journal") != 0 ||
+        !g_ascii_string_to_unsigned(words[1], 10, 1, INT32_MAX, &version, NULL))
+        return vz_fail(err, VZ_ERR_INTERNAL_ERROR, "'%s' is not a journal", journal->path);
+    if (!vz_check_version(journal->path, (int64_t)version, VZ_JOURNAL_VERSION, err))
         return false;
-    if (strcmp(words[2], side_names[VZ_SIDE_DESTINATION]) == 0)
-        journal->side = VZ_SIDE_DESTINATION;
-    else if (strcmp(words[2], side_names[VZ_SIDE_SOURCE]) == 0)
-        journal->side = VZ_SIDE_SOURCE;
-    else
-        return false;
-    return vz_uuid_parse(words[3], journal->job);
+    for (size_t i = 0; i < G_N_ELEMENTS(side_names); i++) {
+        journal->side = (vz_side)i;
+        if (strcmp(words[2], side_names[i]) == 0 && vz_uuid_parse(words[3], journal->job))
+            return true;
+    }
+    return vz_fail(err, VZ_ERR_INTERNAL_ERROR, "'%s' has a damaged header", journal->path);
 }
 
 static bool parse_line(vz_journal *journal, const char *line)
@@ -233,11 +235,8 @@ vz_journal *vz_journal_load(const char *path, GError **err)
     size_t whole_bytes = end ? (size_t)(end - text) + 1 : 0;
     text[whole_bytes] = '\0';
     g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
-    if (!lines[0] || !parse_header(journal, lines[0])) {
-        vz_fail(err, VZ_ERR_INTERNAL_ERROR, "'%s' is not a journal of a version that is known here",
-                path);
+    if (!parse_header(journal, lines[0] ? lines[0] : "", err))
         return NULL;
-    }
     for (guint i = 1; lines[i] && *lines[i]; i++) {
         if (!parse_line(journal, lines[i])) {
             vz_fail(err, VZ_ERR_INTERNAL_ERROR, "'%s' line %u is damaged: '%s'", path, i + 1,

@@ -5,7 +5,7 @@
  * outlives the daemon at once; it outlives the host when it or a later one was synced, as every
  * state is that others are told of (docs/decisions/0040-journal-syncs.md).
  *
- *     virtvz-journal 1 in 7d0f...            version, side, job
+ *     virtvz-journal 2 in 7d0f...            version, side, job
  *     set domain 90d7...                     values, escaped as C strings
  *     begin start-guest                      steps: begin, done, undone
  *     state committed                        what `ask` is answered from (docs/migration.md)
@@ -21,10 +21,10 @@
 
 /* The largest definition, whatever it is made of, and what else is noted. */
 #define VZ_JOURNAL_BYTES_MAX ((size_t)6 * 1024 * 1024)
-/* 2 added the states taken-back and resolved-*. Version 1 is read, too: a daemon may be replaced in
- * the middle of a job. */
-#define VZ_JOURNAL_VERSION     2
-#define VZ_JOURNAL_VERSION_MIN 1
+/* Every version from 1 on is read: a daemon may be replaced in the middle of a job. A new state, a
+ * new step, or a value that recovery cannot do without make a new version. 2 added the states
+ * taken-back and resolved-*, the steps of marks and leases, and what is noted of processes. */
+#define VZ_JOURNAL_VERSION 2
 
 /* The words of the journal, of `ask` and of the model in docs/model. */
 typedef enum {
@@ -52,8 +52,8 @@ typedef struct vz_journal vz_journal;
 vz_journal *vz_journal_create(const char *directory, vz_side side, const uint8_t job[VZ_UUID_BYTES],
                               GError **err);
 
-/* Reads a journal back. A file that is no journal is an error that names it; it is never removed.
- */
+/* Reads a journal back. A file that is no journal, or of a later version, is an error that names
+ * it; it is never removed. */
 vz_journal *vz_journal_load(const char *path, GError **err);
 
 /* Closes; the file stays. */

@@ -177,13 +177,13 @@ void vz_saga_revoke(vz_saga *saga)
     unwind(saga);
 }
 
-void vz_saga_recover(vz_saga *saga)
+bool vz_saga_recover(vz_saga *saga, GError **err)
 {
     bool done = false;
     g_autofree char *last = vz_journal_last_step(saga->journal, &done);
     saga->next = 0;
     if (!last)
-        return;
+        return true;
     for (int i = 0; saga->steps[i].name; i++) {
         if (strcmp(saga->steps[i].name, last) != 0)
             continue;
@@ -192,5 +192,11 @@ void vz_saga_recover(vz_saga *saga)
             if (saga->steps[k].kind == VZ_STEP_PIVOT && applies(saga, &saga->steps[k]))
                 saga->pivoted = true;
         saga->next = saga->pivoted && !done ? i : i + 1;
+        return true;
     }
+    return vz_fail(
+        err, VZ_ERR_INTERNAL_ERROR,
+        "'%s' was left at the step '%s', which this virtvzd has not; install one as new as "
+        "the one that wrote it, and restart that",
+        vz_journal_path(saga->journal), last);
 }

@@ -62,5 +62,6 @@ vz_saga_result vz_saga_settle(vz_saga *saga, GError **err);
  * takes everything back. */
 void vz_saga_revoke(vz_saga *saga);
 
-/* Sets `next` from the journal after a restart; vz_saga_settle then decides. */
-void vz_saga_recover(vz_saga *saga);
+/* Sets `next` from the journal after a restart; vz_saga_settle then decides. false: the journal
+ * names a step that there is not, so nobody knows what would be undone (INTERNAL_ERROR). */
+bool vz_saga_recover(vz_saga *saga, GError **err);

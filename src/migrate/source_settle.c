@@ -180,8 +180,7 @@ static bool reload(vz_migration *m, uint8_t ret_uuid[VZ_UUID_BYTES], GError **er
     m->options = vz_options_new();
     m->saga.steps = vz_source_steps;
     m->saga.facts = g_ascii_strtoull(facts, NULL, 10);
-    vz_saga_recover(&m->saga);
-    return true;
+    return vz_saga_recover(&m->saga, err);
 }
 
 static void recover(vz_domain *domain, void *data)

@@ -107,10 +107,14 @@ static bool parse(const json_t *object, vz_trail *trail)
     trail->peer_port = (uint16_t)json_integer_value(json_object_get(object, "peer-port"));
     trail->peer_fingerprint = text_of(object, "fingerprint");
     trail->peer_incarnation = text_of(object, "incarnation");
-    return json_integer_value(json_object_get(object, "version")) == TRAIL_VERSION && domain &&
-           vz_uuid_parse(domain, trail->domain) && peer && vz_uuid_parse(peer, trail->peer_uuid) &&
-           trail->peer_name && trail->peer_fingerprint &&
+    return domain && vz_uuid_parse(domain, trail->domain) && peer &&
+           vz_uuid_parse(peer, trail->peer_uuid) && trail->peer_name && trail->peer_fingerprint &&
            vz_fingerprint_parse(trail->peer_fingerprint, fingerprint);
+}
+
+static bool fail_damaged(const char *path, GError **err)
+{
+    return vz_fail(err, VZ_ERR_INTERNAL_ERROR, "'%s' is damaged", path);
 }
 
 vz_trail *vz_trail_load(vz_migrate *service, const uint8_t job[VZ_UUID_BYTES], GError **err)
@@ -128,13 +132,15 @@ vz_trail *vz_trail_load(vz_migrate *service, const uint8_t job[VZ_UUID_BYTES], G
     if (!vz_file_read(path, VZ_TRAIL_BYTES_MAX, &text, NULL, err))
         return NULL;
     json_t *object = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-    bool ok = parse(object, trail);
+    json_t *version = json_object_get(object, "version");
+    bool ok = json_is_integer(version)
+                  ? vz_check_version(path, json_integer_value(version), TRAIL_VERSION, err) &&
+                        (parse(object, trail) || fail_damaged(path, err))
+                  : fail_damaged(path, err);
     json_decref(object);
     memcpy(trail->job, job, VZ_UUID_BYTES);
-    if (!ok) {
-        vz_fail(err, VZ_ERR_INTERNAL_ERROR, "'%s' is damaged", path);
+    if (!ok)
         return NULL;
-    }
     trail->keys = vz_channel_keys_load(key, err);
     return trail->keys ? g_steal_pointer(&trail) : NULL;
 }

@@ -68,8 +68,10 @@ static const char *fault_of(const json_t *object)
     json_int_t generation = json_integer_value(json_object_get(object, "generation"));
     if (!json_is_object(object))
         return "it is not a JSON object";
-    if (json_integer_value(json_object_get(object, "version")) != LEASE_VERSION)
-        return "its version is unknown";
+    /* A later version keeps what is looked at here: a host that ignored its leases would start what
+     * runs elsewhere. */
+    if (json_integer_value(json_object_get(object, "version")) < 1)
+        return "it has no version";
     if (!has_uuid(object, "host_uuid") || !has_uuid(object, "domain_uuid"))
         return "it does not name a host and a domain by UUID";
     if (generation < 0 || generation >= LEASE_GENERATION_MAX)

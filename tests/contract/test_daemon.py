@@ -2,11 +2,14 @@
 """virtvzd as a program: it ends, is killed, and comes back, with guests that run, hang or have died
 meanwhile, and with damaged files. Looked at through both releases' virsh."""
 
+import contextlib
+import re
 import socket
 import time
 
 import contract
-from contract import Case, for_both, tap
+import guest
+from contract import Case, Virsh13, for_both, tap
 
 
 def setUpModule():
@@ -63,8 +66,9 @@ class Daemon(Case):
             self.kill_qemu(name)
         self.host.daemon("start")
         self.assertEqual(self.ok("list", "--all", "--name").split(), ["g1"])
-        self.assertRegex(self.state(), "^shut off")
+        self.assertEqual(self.state(), "shut off (crashed)")  # as libvirt 11.3 says
         self.assertIn("ended while virtvzd was not running", self.ok("dominfo", "g1"))
+        self.assertRegex(self.log(), "warn.* t1.* ended while virtvzd was not running")
         self.assertEqual(self.host.out("sh", "-c", "ls /run/virtvz/domains /run/virtvz/qemu | grep -v :"
                                                    " || :").split(), [])
         self.ok("start", "g1")
@@ -185,6 +189,127 @@ class Daemon(Case):
         self.assertEqual(done.returncode, 1)
         self.assertIn("/tmp/bad.conf:2: unknown key 'bogus'", done.stderr)
         self.assertEqual(self.host.run("/usr/sbin/virtvzd", "--bogus", check=False).returncode, 2)
+
+
+class Restart(Case):
+    """What guests and clients have of virtvzd, before and after it was killed or restarted."""
+
+    client_class = Virsh13  # what is looked at are guests, not words
+
+    def start(self, name="g1", on_poweroff="destroy"):
+        path = self.xml(name)
+        text = (self.lab.shared / ("%s.xml" % name)).read_text()
+        self.write("%s.xml" % name, text.replace("<on_poweroff>destroy", "<on_poweroff>" + on_poweroff))
+        self.ok("define", path)
+        self.ok("start", name)
+
+    @contextlib.contextmanager
+    def monitor(self, name="g1"):
+        """QEMU's own, which is free while no virtvzd runs."""
+        uuid = re.search("<uuid>(.*)</uuid>", (self.lab.shared / ("%s.xml" % name)).read_text())
+        path = self.host.path("/run/virtvz/qemu/%s/monitor.sock" % uuid.group(1))
+        with contextlib.closing(guest.Qmp(str(path))) as qmp:
+            yield qmp
+
+    def wait_shutdown(self, name):
+        end = time.monotonic() + 20
+        with self.monitor(name) as qmp:
+            while qmp("query-status")["status"] != "shutdown" and time.monotonic() < end:
+                time.sleep(0.05)
+            self.assertEqual(qmp("query-status")["status"], "shutdown")
+
+    @staticmethod
+    def last_beat(console):
+        return [int(number) for number in re.findall(rb"beat \S+ \S+ (\d+) ", console.text)][-1]
+
+    def test_clients(self):
+        """They are told of the end. Nothing blocks the guest meanwhile; its console can be opened
+        again, and who comes back hears of what happens from then on."""
+        told = b"Disconnected from vz:///system due to end of file"
+        self.start()
+        console, events = self.console(), self.events()
+        self.assertTrue(console.read_until(contract.BOOTED), console.text)
+        console.read_until(b"no such text", 1)
+        began, beat = time.monotonic(), self.last_beat(console)
+        self.host.daemon("kill")
+        # The console of virsh 11.3 then waits for ever, with libvirtd, too.
+        self.assertTrue(console.read_until(told, 10), console.text)
+        self.assertIsNotNone(events.process.wait(10))
+        self.host.daemon("start")
+        console, events = self.console(), self.events()
+        self.assertTrue(console.read_until(contract.BOOTED), console.text)
+        console.read_until(b"no such text", 1)
+        passed = time.monotonic() - began
+        self.assertGreater(self.last_beat(console) - beat, 100 * passed / 2)  # it makes 100 a second
+        self.ok("shutdown", "g1")
+        self.wait_state("shut off (shutdown)")
+        self.ok("start", "g1")
+        events.expect(self, ["lifecycle g1 " + words for words in (
+            "Shutdown Finished after guest request", "Stopped Shutdown", "Resumed Unpaused",
+            "Started Booted")])
+        self.host.daemon("restart")
+        self.assertTrue(self.console().read_until(contract.BOOTED))
+        events = self.events()
+        self.ok("reset", "g1")
+        self.assertTrue(events.terminal.read_until(b"reboot", 10), events.terminal.text)
+        self.host.run("kill", "-KILL", self.qemu_pid())
+        self.assertTrue(events.terminal.read_until(b"Stopped Failed", 10), events.terminal.text)
+        self.assertEqual(self.state(), "shut off (crashed)")
+
+    def test_autodestroy(self):
+        """Its connection has ended, so such a guest ends with an orderly virtvzd, as with libvirtd,
+        or, what libvirtd forgets, when the next one finds it."""
+        self.define("g1")
+        self.define("g2")
+        self.ok("start", "g2")
+        other = self.qemu_pid("g2")
+        for how in ("kill", "restart"):
+            terminal = contract.Terminal(self.virsh.popen(tty=True))
+            self.addCleanup(self.end, terminal.process)
+            terminal.type(b"create --autodestroy %s\nstart --autodestroy g1\n" %
+                          self.xml("t1").encode())
+            self.assertTrue(terminal.read_until(b"'g1' started"), terminal.text)
+            pids = [self.qemu_pid(name) for name in ("t1", "g1")]
+            self.host.daemon(how)
+            if how == "kill":
+                for pid in pids:
+                    self.host.run("kill", "-0", pid)
+                self.host.daemon("start")
+            self.wait_state("shut off (destroyed)" if how == "kill" else "shut off (unknown)")
+            self.assertEqual(self.ok("list", "--all", "--name").split(), ["g2", "g1"])
+            for pid in pids:
+                self.assertNotEqual(self.host.run("kill", "-0", pid, check=False).returncode, 0)
+            self.assertEqual(self.qemu_pid("g2"), other)
+
+    def test_what_follows_a_shutdown(self):
+        """The end, a new start, or a reboot that a client asked for: although virtvzd is not there when
+        the guest shuts down, or is another one."""
+        names = ("g1", "g2", "g3")
+        for name in names:
+            self.start(name, "restart" if name == "g2" else "destroy")
+        for name in names:
+            self.boot(name)
+        before = [(self.qemu_pid(name), self.ok("domid", name)) for name in names[1:]]
+        self.ok("suspend", "g3")
+        self.ok("reboot", "g3")  # it hears of that when it goes on
+        self.host.daemon("kill")
+        for name in names[:2]:
+            with self.monitor(name) as qmp:
+                qmp("system_powerdown")
+        for name in names[:2]:
+            self.wait_shutdown(name)
+        self.host.daemon("start")
+        self.wait_state("shut off (shutdown)")
+        self.assertRegex(self.state("g2"), "^running")
+        events = self.events()
+        self.ok("resume", "g3")
+        self.assertTrue(events.terminal.read_until(b"'reboot'", 20), events.terminal.text)
+        for name in names[1:]:
+            self.boot(name)
+        after = [(self.qemu_pid(name), self.ok("domid", name)) for name in names[1:]]
+        self.assertEqual(after, before)
+        self.ok("shutdown", "g3")  # that was one reboot
+        self.wait_state("shut off (shutdown)", "g3")
 
 
 for_both(Daemon, globals())

@@ -307,7 +307,8 @@ static void test_damaged(fixture *f, const void *data)
         "{",
         "[]",
         "\xff\xfe",
-        "{\"version\":2,\"host_uuid\":\"" HOST_B "\",\"domain_uuid\":\"" UUID_G "\"}",
+        "{\"version\":0,\"host_uuid\":\"" HOST_B "\",\"domain_uuid\":\"" UUID_G "\"}",
+        "{\"host_uuid\":\"" HOST_B "\",\"domain_uuid\":\"" UUID_G "\",\"generation\":1}",
         "{\"version\":1,\"host_uuid\":\"hostb\",\"domain_uuid\":\"" UUID_G "\"}",
         "{\"version\":1,\"host_uuid\":7,\"domain_uuid\":\"" UUID_G "\",\"generation\":1}",
         endless,
@@ -335,10 +336,16 @@ static void test_damaged(fixture *f, const void *data)
     expect_lease(f, HOST_A, "hosta", 1);
 }
 
-/* A lease whose texts are missing or strange still names another host. */
+/* A lease whose texts are missing or strange still names another host; so does one of a later
+ * version. */
 static void test_half_a_lease_counts(fixture *f, const void *data)
 {
     (void)data;
+    g_assert_true(g_file_set_contents(f->file,
+                                      "{\"version\":2,\"host_uuid\":\"" HOST_B
+                                      "\",\"domain_uuid\":\"" UUID_H "\",\"generation\":5}",
+                                      -1, NULL));
+    must_be_refused(f, HOST_B);
     g_assert_true(g_file_set_contents(f->file,
                                       "{\"version\":1,\"host_uuid\":\"" HOST_B
                                       "\",\"domain_uuid\":\"" UUID_H "\",\"generation\":0,"

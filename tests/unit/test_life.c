@@ -750,7 +750,8 @@ static const struct {
     {VZ_ALIVE_SHUTDOWN, false, VZ_STATE_RUNNING, VZ_RUNNING_BOOTED, VZ_STATE_SHUTOFF,
      VZ_SHUTOFF_SHUTDOWN, false},
     {VZ_ALIVE_RUNNING, true, VZ_STATE_RUNNING, VZ_RUNNING_BOOTED, VZ_STATE_SHUTOFF,
-     VZ_SHUTOFF_UNKNOWN, false},
+     VZ_SHUTOFF_CRASHED, false},
+    {VZ_ALIVE_RUNNING, true, VZ_STATE_SHUTDOWN, 0, VZ_STATE_SHUTOFF, VZ_SHUTOFF_SHUTDOWN, false},
 };
 
 static void test_adopt(fixture *f, const void *data)

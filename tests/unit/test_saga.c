@@ -165,7 +165,7 @@ static void one_case(const char *dir, vz_migration *m, const char *what)
         journal = vz_journal_load(path, &err);
         g_assert_no_error(err);
         saga = (vz_saga){.steps = steps, .migration = m, .journal = journal, .facts = 1};
-        vz_saga_recover(&saga);
+        g_assert_true(vz_saga_recover(&saga, &err));
         settle(&saga);
     }
     check_world(m, what);

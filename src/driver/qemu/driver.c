@@ -25,9 +25,8 @@
 #define STAT_FILE_MAX 4096
 
 typedef struct {
-    vz_domain *domain; /* referenced */
-    vz_qemu *qemu;     /* NULL where it could not be reached */
-    bool reboot_wanted;
+    vz_domain *domain;            /* referenced */
+    vz_qemu *qemu;                /* NULL where it could not be reached */
     vz_paused_reason stop_reason; /* of the next STOP, as an earlier event said */
     pid_t pid;
     uint64_t start_time;
@@ -62,12 +61,14 @@ vz_qemu *vz_driver_qemu_of(vz_domain *domain)
 /* ---- events ---- */
 
 /* QEMU stands still at the guest's shutdown (-no-shutdown): what follows is for us to say. */
-static void start_again(guest *g)
+static bool start_again(guest *g)
 {
     g_autoptr(GError) err = NULL;
-    g->reboot_wanted = false;
-    if (!vz_qemu_reset(g->qemu, &err) || !vz_qemu_cont(g->qemu, &err))
-        vz_warn(vz_domain_name(g->domain), "cannot reboot: %s", err->message);
+    vz_life_expect_reboot(g->domain, false);
+    if (vz_qemu_reset(g->qemu, &err) && vz_qemu_cont(g->qemu, &err))
+        return true;
+    vz_warn(vz_domain_name(g->domain), "cannot reboot: %s", err->message);
+    return false;
 }
 
 /* A task of its own: a QEMU cannot be killed from inside its own event. */
@@ -81,12 +82,16 @@ static void end_after_shutdown(vz_domain *domain, void *data)
         vz_error(vz_domain_name(domain), "%s", err->message);
 }
 
+static bool wants_restart(const vz_snapshot *s)
+{
+    return s->reboot || s->live->on_poweroff == VZ_LIFECYCLE_RESTART;
+}
+
 static void on_SHUTDOWN(guest *g, const json_t *data)
 {
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(g->domain);
     const json_t *by_guest = json_object_get(data, "guest");
-    bool restart = g->reboot_wanted || s->live->on_poweroff == VZ_LIFECYCLE_RESTART;
-    if (restart && json_is_true(by_guest)) {
+    if (wants_restart(s) && json_is_true(by_guest)) {
         start_again(g);
         return;
     }
@@ -284,8 +289,11 @@ static bool adopt(vz_domain *domain, const vz_driver_adopt *request, vz_alive *r
     vz_qemu_status status;
     if (!connected || !vz_qemu_query_status(g->qemu, &status, err))
         return false;
-    *ret_alive = alive_of(&status);
     vz_info(vz_domain_name(domain), "QEMU %d found again: %s", (int)g->pid, status.status);
+    *ret_alive = alive_of(&status);
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    if (*ret_alive == VZ_ALIVE_SHUTDOWN && wants_restart(s) && start_again(g))
+        *ret_alive = VZ_ALIVE_RUNNING;
     return true;
 }
 
@@ -370,12 +378,11 @@ static bool resume(vz_domain *domain, GError **err)
 /* Presses the ACPI button, and remembers what shall follow the guest's shutdown. */
 static bool press_button(vz_domain *domain, bool reboot, GError **err)
 {
-    guest *g = vz_domain_driver_data(domain);
     vz_qemu *qemu = reachable(domain, err);
     if (!qemu)
         return false;
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
-    g->reboot_wanted = reboot && s->live->on_reboot != VZ_LIFECYCLE_DESTROY;
+    vz_life_expect_reboot(domain, reboot && s->live->on_reboot != VZ_LIFECYCLE_DESTROY);
     return vz_qemu_powerdown(qemu, err);
 }
 
