@@ -179,14 +179,24 @@ end: do
     od
 }
 
+/* Connections to and from h break. Who waits for an answer knows that none will come. */
+inline break_connections(h)
+{
+    for (x : 0 .. 2) {
+        if :: reply[x] == waiting && asked_on[x] && (x == h || askee[x] == h) -> reply[x] = Here; session[x] = !session[x]
+           :: else fi
+    }
+    x = 0
+}
 inline crash_daemon(h)
 {
-    up[h] = 0; end_asking(h); session[h] = !session[h]; owes[h] = NOBODY; marking[h] = 0
+    break_connections(h);
+    up[h] = 0; end_asking(h); owes[h] = NOBODY; marking[h] = 0
 }
 
 proctype World()
 {
-    byte h;
+    byte h, x;
 end: do
     :: atomic { !judging && users > 0 -> select(h : 0 .. 2);
            if :: up[h] && guest[h] && !job(h) -> users--; guest[h] = 0
@@ -200,7 +210,7 @@ end: do
                  if :: guest[h] = 0; held[h] = 0 :: skip fi /* the host, or only its daemon */
               :: else
            fi; h = 0 }
-    :: atomic { !judging && losses > 0 && cut == NOBODY -> losses--; select(h : 0 .. 2); cut = h; h = 0 }
+    :: atomic { !judging && losses > 0 && cut == NOBODY -> losses--; select(h : 0 .. 2); cut = h; break_connections(h); h = 0 }
     :: atomic { cut != NOBODY -> cut = NOBODY }
     :: atomic { !judging && !calm -> calm = 1; users = 0; crashes = 0; losses = 0; starts = 0; moves = 0 }
     od
