@@ -50,7 +50,7 @@ hidden byte crashes_max, losses_max;
 #define READ_SETTINGS skip
 #endif
 #define CHECK(property, what) assert((only != 0 && only != property) || (what))
-#define H      3 /* hosts that there is room for */
+#define H 3 /* hosts that there is room for */
 #define NOBODY 3
 
 mtype = { no_record, none, released, ended, prepared, started, aborted };
@@ -59,8 +59,10 @@ mtype = { idle, waiting, Gone, Here };
 /* Durable. */
 bit def[H], visited[H];
 byte moved_to[H], arriving_from[H];
-mtype rec_out[H], rec_in[H];    /* the record of the job that left, of the one that came */
-byte out_to[H], in_from[H];
+mtype rec_out[H];               /* the record of the job that left, which is one at a time */
+byte out_to[H];
+mtype rec_in[H * H];            /* those of the jobs that came: at K from H */
+#define AT_FROM(k, h) rec_in[(k) * H + (h)]
 /* The copies. */
 bit guest[H], held[H];          /* runs; stands paused, released */
 /* Not durable. */
@@ -70,11 +72,12 @@ byte askee[H], relay_for[H], owes[H]; /* owes: to whom it has yet to say "gone" 
 bit must_start[H], marking[H];
 byte cut = NOBODY;              /* the host that the others cannot reach */
 byte moves, starts, users, crashes, losses;
-bit calm, judging, reinstalled;
+bit calm, judging;
 
 #define linked(h, k) (cut != (h) && cut != (k))
 #define reach(h, k)  (up[h] && up[k] && linked(h, k))
-#define job(h)       (rec_out[h] == none || rec_out[h] == released || rec_in[h] == prepared)
+#define arrives(k)   (AT_FROM(k, 0) == prepared || AT_FROM(k, 1) == prepared || AT_FROM(k, 2) == prepared)
+#define job(h)       (rec_out[h] == none || rec_out[h] == released || arrives(h))
 #define here(k)      (guest[k] || held[k] || def[k] || job(k) || reserved[k])
 #define running      (guest[0] + guest[1] + guest[2])
 
@@ -97,7 +100,7 @@ proctype Host(byte h)
 {
 end: do
     :: atomic { !up[h] -> up[h] = 1;
-           if :: rec_in[h] == prepared -> rec_in[h] = aborted; arriving_from[h] = NOBODY :: else fi }
+           if :: arrives(h) -> AT_FROM(h, arriving_from[h]) = aborted; arriving_from[h] = NOBODY :: else fi }
     /* virsh start, autostart, Pacemaker */
     :: atomic { up[h] && (starts > 0 || must_start[h]) && def[h] && !guest[h] && !held[h] && !job(h) && !reserved[h] &&
            reply[h] == idle && !marking[h] ->
@@ -147,34 +150,33 @@ end: do
            fi }
     :: atomic { moves > 0 && reach(h, k) && guest[h] && rec_out[h] == no_record && !job(h) && !guest[k] && !held[k] &&
            !job(k) && !reserved[k] -> moves--;
-           rec_out[h] = none; out_to[h] = k; rec_in[k] = prepared; in_from[k] = h; arriving_from[k] = h }
-    :: atomic { up[h] && out_to[h] == k && rec_out[h] == none && guest[h] && reach(h, k) && rec_in[k] == prepared && in_from[k] == h ->
+           rec_out[h] = none; out_to[h] = k; AT_FROM(k, h) = prepared; arriving_from[k] = h }
+    :: atomic { up[h] && out_to[h] == k && rec_out[h] == none && guest[h] && reach(h, k) && AT_FROM(k, h) == prepared ->
            rec_out[h] = released; guest[h] = 0; held[h] = 1 }
-    :: atomic { up[h] && out_to[h] == k && rec_out[h] == none && (!guest[h] || !reach(h, k) || rec_in[k] != prepared || in_from[k] != h) ->
+    :: atomic { up[h] && out_to[h] == k && rec_out[h] == none && (!guest[h] || !reach(h, k) || AT_FROM(k, h) != prepared) ->
            rec_out[h] = ended }
     /* B's record decides */
-    :: atomic { up[k] && rec_in[k] == prepared && in_from[k] == h && rec_out[h] == released && out_to[h] == k ->
-           if :: rec_in[k] = started; run_at(k);
+    :: atomic { up[k] && AT_FROM(k, h) == prepared && rec_out[h] == released && out_to[h] == k ->
+           if :: AT_FROM(k, h) = started; run_at(k);
                  if :: def[k] = 1 :: skip fi; /* persistent there, or not */
                  if :: mutation != return_marked -> moved_to[k] = NOBODY :: else fi
-              :: rec_in[k] = aborted; arriving_from[k] = NOBODY
+              :: AT_FROM(k, h) = aborted; arriving_from[k] = NOBODY
            fi }
-    :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && in_from[k] == h && rec_in[k] == aborted ->
+    :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && AT_FROM(k, h) == aborted ->
            if :: held[h] -> run_at(h) :: else fi; held[h] = 0; rec_out[h] = ended }
-    :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && in_from[k] == h && rec_in[k] == started && !marking[h] &&
+    :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && AT_FROM(k, h) == started && !marking[h] &&
            moved_to[h] != k && mutation != mark_late && mutation != mark_missing -> moved_to[h] = k }
-    :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && in_from[k] == h && rec_in[k] == started && !marking[h] &&
+    :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && AT_FROM(k, h) == started && !marking[h] &&
            (moved_to[h] == k || mutation == mark_late || mutation == mark_missing) ->
            held[h] = 0; rec_out[h] = ended;
            if :: def[h] = 0 :: skip fi; /* undefined at the source, or not */
            if :: mutation == mark_late -> marking[h] = 1 :: else fi }
     :: atomic { up[h] && out_to[h] == k && marking[h] && mutation == mark_late -> moved_to[h] = k; marking[h] = 0 }
     :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == ended && !marking[h] ->
-           if :: in_from[k] == h && rec_in[k] == prepared -> rec_in[k] = aborted; arriving_from[k] = NOBODY
+           if :: AT_FROM(k, h) == prepared -> AT_FROM(k, h) = aborted; arriving_from[k] = NOBODY
               :: else fi;
-           if :: in_from[k] == h && rec_in[k] != no_record -> rec_in[k] = no_record; in_from[k] = NOBODY; arriving_from[k] = NOBODY
-              :: else -> if :: mutation == forget_any -> arriving_from[k] = NOBODY :: else fi
-           fi;
+           AT_FROM(k, h) = no_record;
+           if :: arriving_from[k] == h || mutation == forget_any -> arriving_from[k] = NOBODY :: else fi;
            rec_out[h] = no_record; out_to[h] = NOBODY }
     od
 }
@@ -222,7 +224,8 @@ proctype Judge()
     byte h;
     atomic { timeout -> judging = 1; assert(cut == NOBODY);
         for (h : 0 .. 2) {
-            CHECK(LEFT_OVER, rec_out[h] == no_record && rec_in[h] == no_record && arriving_from[h] == NOBODY && !held[h]);
+            CHECK(LEFT_OVER, rec_out[h] == no_record && AT_FROM(h, 0) == no_record && AT_FROM(h, 1) == no_record &&
+                  AT_FROM(h, 2) == no_record && arriving_from[h] == NOBODY && !held[h]);
             CHECK(OWNER, !guest[h] || moved_to[h] == NOBODY);
             if :: running == 0 && only_def(h) -> must_start[h] = 1 :: else fi
         } }
@@ -237,10 +240,11 @@ init
         READ_SETTINGS;
         moves = moves_max; starts = starts_max; users = users_max; crashes = crashes_max; losses = losses_max;
         for (h : 0 .. 2) {
-            moved_to[h] = NOBODY; arriving_from[h] = NOBODY; out_to[h] = NOBODY; in_from[h] = NOBODY;
+            moved_to[h] = NOBODY; arriving_from[h] = NOBODY; out_to[h] = NOBODY;
             askee[h] = NOBODY; relay_for[h] = NOBODY; owes[h] = NOBODY;
-            rec_out[h] = no_record; rec_in[h] = no_record; reply[h] = idle; up[h] = 1
+            rec_out[h] = no_record; reply[h] = idle; up[h] = 1
         }
+        for (h : 0 .. 8) { rec_in[h] = no_record }
         def[0] = 1; guest[0] = 1; visited[0] = 1;
         run Host(0); run Host(1); run Pair(0, 1); run Pair(1, 0);
         if :: hosts == 3 -> run Host(2); run Pair(0, 2); run Pair(2, 0); run Pair(1, 2); run Pair(2, 1) :: else fi;
