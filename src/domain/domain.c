@@ -276,6 +276,13 @@ void vz_domain_set_autodestroy(vz_domain *domain, bool autodestroy)
     commit(domain, s);
 }
 
+void vz_domain_set_starting(vz_domain *domain, bool starting)
+{
+    vz_snapshot *s = change(domain);
+    s->starting = starting;
+    commit(domain, s);
+}
+
 void vz_domain_set_migration_limits(vz_domain *domain, uint64_t max_speed_bytes_s,
                                     uint64_t max_downtime_ms)
 {

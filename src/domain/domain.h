@@ -30,6 +30,7 @@ typedef struct {
     int reason;
     bool autostart;
     bool autodestroy; /* dies with the connection that started it */
+    bool starting;    /* somebody starts it here: other hosts are told so (migrate/whereabouts.h) */
     vz_def *live;     /* NULL while inactive */
     vz_def *config;   /* NULL for a transient domain */
     char **messages;  /* NULL-terminated; never NULL */
@@ -114,6 +115,7 @@ void vz_domain_set_live(vz_domain *domain, vz_def *take_live, int id, pid_t pid)
 void vz_domain_set_config(vz_domain *domain, vz_def *take_config);
 void vz_domain_set_autostart(vz_domain *domain, bool autostart);
 void vz_domain_set_autodestroy(vz_domain *domain, bool autodestroy);
+void vz_domain_set_starting(vz_domain *domain, bool starting);
 void vz_domain_set_migration_limits(vz_domain *domain, uint64_t max_speed_bytes_s,
                                     uint64_t max_downtime_ms);
 

@@ -130,7 +130,7 @@ static bool launch(vz_domain *domain, const vz_life_start_request *request, cons
     return true;
 }
 
-bool vz_life_start(vz_domain *domain, const vz_life_start_request *request, GError **err)
+static bool start_guest(vz_domain *domain, const vz_life_start_request *request, GError **err)
 {
     const vz_driver *driver = vz_domain_driver(domain);
     g_autoptr(vz_snapshot) before = vz_domain_snapshot(domain);
@@ -172,6 +172,15 @@ bool vz_life_start(vz_domain *domain, const vz_life_start_request *request, GErr
                     VZ_RESUMED_UNPAUSED);
     vz_table_emit(domain, VZ_EVENT_STARTED, VZ_STARTED_BOOTED);
     return true;
+}
+
+bool vz_life_start(vz_domain *domain, const vz_life_start_request *request, GError **err)
+{
+    /* Before another host is asked, which may be asking this one at the same moment. */
+    vz_domain_set_starting(domain, true);
+    bool started = start_guest(domain, request, err);
+    vz_domain_set_starting(domain, false);
+    return started;
 }
 
 /* ---- end ---- */

@@ -165,8 +165,6 @@ static void condemn(vz_domain *domain, void *data)
 {
     vz_migration *m = data;
     g_autoptr(GError) err = NULL;
-    if (g_atomic_int_get(&m->dissolved))
-        return;
     if (!m->domain && !vz_migration_attach(m, domain, &vz_destination_ops, &err))
         vz_error(m->id, "'%s' cannot be taken away: %s", vz_domain_name(domain), err->message);
     else

@@ -95,10 +95,13 @@ vz_outcome vz_verdict_ask(vz_migration *migration)
 bool vz_verdict_forget(vz_migration *migration)
 {
     g_autoptr(GError) err = NULL;
-    bool condemn = vz_journal_state(migration->journal) == VZ_RECORD_RESOLVED_HERE;
-    json_t *reply =
-        vz_question_of_job(migration, json_pack("{ss}", "op", condemn ? "condemn" : "forget"),
-                           VZ_QUESTION_DEADLINE_US, &err);
+    vz_record record = vz_journal_state(migration->journal);
+    bool condemn = record == VZ_RECORD_RESOLVED_HERE;
+    g_autofree char *word = vz_journal_get(migration->journal, VZ_NOTE_RESOLVED);
+    bool there = word && g_str_has_prefix(word, "there");
+    json_t *reply = vz_question_of_job(
+        migration, json_pack("{ss sb}", "op", condemn ? "condemn" : "forget", "there", there),
+        VZ_QUESTION_DEADLINE_US, &err);
     if (!reply)
         vz_warn(migration->id, "%s %s: %s", migration->peer_name,
                 condemn ? "has not given its copy up" : "keeps its record of the job",
@@ -144,8 +147,9 @@ static const char *judge(vz_migration *migration)
     return "unknown";
 }
 
-/* The source has ended its part for good. What was not committed here is given up with it. */
-static bool forget(vz_migration *migration, GError **err)
+/* The source has ended its part for good. What was not committed here is given up with it. Where a
+ * start was attempted and QEMU died, its operator has left the guest to this host (`left_here`). */
+static bool forget(vz_migration *migration, bool left_here, GError **err)
 {
     vz_record record = vz_journal_state(migration->journal);
     if (record < VZ_RECORD_COMMITTED) {
@@ -154,7 +158,8 @@ static bool forget(vz_migration *migration, GError **err)
         vz_destination_dissolve(migration, "the source has given the migration up");
         if (!wait_dissolved(migration))
             return vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "the guest's process does not end");
-    } else if (record != VZ_RECORD_STARTED && record != VZ_RECORD_ABORTED) {
+    } else if (record != VZ_RECORD_STARTED && record != VZ_RECORD_ABORTED &&
+               !(left_here && g_atomic_int_get(&migration->dissolved))) {
         return vz_fail(err, VZ_ERR_OPERATION_INVALID,
                        "the job is not decided: its record says '%s'", vz_record_name(record));
     }
@@ -220,7 +225,9 @@ json_t *vz_verdict_reply_verdict(const vz_asked *asked, GError **err)
 json_t *vz_verdict_reply_forget(const vz_asked *asked, GError **err)
 {
     vz_migration *m = record_of(asked, err);
-    return m && forget(m, err) ? json_pack("{ss}", "record", "none") : NULL;
+    return m && forget(m, json_is_true(json_object_get(asked->object, "there")), err)
+               ? json_pack("{ss}", "record", "none")
+               : NULL;
 }
 
 /* A guest that went on to a third host is not this host's to take away. */
@@ -244,6 +251,7 @@ json_t *vz_verdict_reply_condemn(const vz_asked *asked, GError **err)
     vz_migration *m = record_of(asked, err);
     if (!m || !check_still_here(m, err) || !vz_journal_condemn(m->journal, err))
         return NULL;
+    g_atomic_int_set(&m->dissolved, 0); /* its process may be gone, but not its definition */
     vz_destination_condemn(m);
     if (!wait_dissolved(m)) {
         vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "the guest's process does not end");

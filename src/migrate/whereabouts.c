@@ -66,7 +66,7 @@ static json_t *look_in_table(const search *s, bool *ret_defined)
     else if (snapshot->has_job)
         text = g_strdup_printf("%s still settles a migration of it (%s)", settings->host_name,
                                snapshot->job.title);
-    else if (vz_snapshot_empty(snapshot))
+    else if (snapshot->starting || vz_snapshot_empty(snapshot))
         text = g_strdup_printf("it is arriving or being started on %s", settings->host_name);
     return text ? say("guest", text) : NULL;
 }

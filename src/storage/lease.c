@@ -184,9 +184,9 @@ bool vz_lease_refuse(vz_domain *domain, const vz_lease_holder *holder, GError **
     return vz_fail(err, VZ_ERR_OPERATION_INVALID,
                    "image '%s' of domain '%s' is in use by domain '%s' of host '%s' (%s) since %s, "
                    "says '%s'; end it there, or move it here; once it surely does not run there, "
-                   "remove that file",
+                   "'vz resolve %s --here' says so, or remove that file",
                    holder->image, vz_domain_name(domain), holder->domain_name, holder->host_name,
-                   uuid, holder->since, holder->file);
+                   uuid, holder->since, holder->file, vz_domain_name(domain));
 }
 
 /* ---- taking and releasing ---- */

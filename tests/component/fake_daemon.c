@@ -64,7 +64,7 @@ static struct {
     char *destination;
     unsigned flags;
     int ticks;
-    bool aborted, goes_on, completed;
+    bool aborted, goes_on, completed, in_doubt;
 } job;
 
 static vz_wire_domain wire_of(const fake *f)
@@ -269,6 +269,7 @@ static gboolean tick(void *data)
     else if (to("doubt") && job.ticks == 8) {
         job.domain->state = PAUSED;
         job.domain->reason = PAUSED_MIGRATION;
+        job.in_doubt = true;
         end_failed(38, "the destination does not answer");
     } else if (to("limbo") && job.ticks == 8) {
         job.goes_on = true;
@@ -322,6 +323,25 @@ bool vz_api_domain_abort_job(vz_call *call, const vz_wire_domain_args *args, GEr
     if (to("deaf"))
         return vz_fail(err, VZ_ERR_OPERATION_FAILED, "it is too late");
     job.aborted = true;
+    return true;
+}
+
+bool vz_api_vz_list_jobs(vz_call *call, vz_wire_string_ret *ret, GError **err)
+{
+    (void)err;
+    static char text[256];
+    char uuid[VZ_UUID_TEXT_BYTES];
+    bool running = job.call || job.goes_on || job.in_doubt;
+    if (running) {
+        vz_uuid_format(wire_of(job.domain).uuid, uuid);
+        g_snprintf(text, sizeof(text),
+                   "[{\"domain\":\"%s\",\"uuid\":\"%s\",\"direction\":\"out\",\"phase\":\"%s\","
+                   "\"peer\":\"%s\",\"running\":true}]",
+                   job.domain->name, uuid, job.in_doubt ? "in doubt" : "copying memory",
+                   job.destination);
+    }
+    (void)call;
+    ret->value = running ? text : "[]";
     return true;
 }
 

@@ -244,6 +244,10 @@ class VzTest(unittest.TestCase):
         status, events = self.run_json("migrate", "g1", "doubt")
         self.assertEqual((status, events[-1]["status"], events[-1]["code"]), (3, "in-doubt", 38))
         self.assertIn("the guest is paused here; look with", events[-1]["detail"])
+        _, out, _ = self.run_vz("list")
+        self.assertEqual(out.splitlines()[1].split(), ["1", "g1", "paused,", "in", "doubt"])
+        _, out, _ = self.run_vz("jobs")
+        self.assertRegex(out, "^g1 +out +in doubt: doubt does not say what became of it; `vz resolve g1`")
 
     def test_limbo(self):
         status, events = self.run_json("migrate", "g1", "limbo")

@@ -228,18 +228,23 @@ class Leases(LeaseTest):
 
     def test_qemus_own_lock(self):
         """Without the lease, where the file system has locks, QEMU refuses; the error says what it
-        may be."""
+        may be. Another domain: no host knows of a guest of it."""
         lease = scene.lab.shared / ".virtvz-lease-worker.img"
         content = lease.read_text()
+        thief = scene.guest("thief", "vz.dirty=1", disk=True)
+        path = scene.b.path(thief.file)
+        path.write_text(thief.xml.replace(thief.image, worker.image))
         lease.unlink()
-        virsh(scene.b, "define", worker.file)
-        with worker.unharmed(gap_ms=1000):
-            done = virsh(scene.b, "start", worker.name, check=False)
-            self.assertEqual(done.returncode, 1)
-            self.assertIn("Is another process using the image [/shared/worker.img]?", done.stderr)
-            self.assertIn("It may be one of another host", done.stderr)
-        self.assertIsNone(scene.lease(worker.image), "who could not start has no lease")
-        lease.write_text(content)
+        try:
+            with worker.unharmed(gap_ms=1000):
+                done = virsh(scene.b, "create", thief.file, check=False)
+                self.assertEqual(done.returncode, 1)
+                self.assertIn("Is another process using the image [/shared/worker.img]?", done.stderr)
+                self.assertIn("It may be one of another host", done.stderr)
+            self.assertIsNone(scene.lease(worker.image), "who could not start has no lease")
+        finally:
+            lease.write_text(content)
+            scene.guests.remove(thief)
 
 
 class Without(LeaseTest):

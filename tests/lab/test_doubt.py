@@ -1,0 +1,346 @@
+"""Guests of which a host cannot know where they run: what is shown, what an operator decides, what
+the marks of a move forbid, and that the last copy is never thrown away.
+
+The daemons are virtvzd-faults (src/migrate/saga.c), so that they die where a test says.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import tap  # noqa: E402
+from scene import VZ, Scene, eventually  # noqa: E402
+
+BUILD = os.environ.get("VZ_BUILD", "build")
+MOVE = ("migrate", "--live", "--persistent")
+MIGRATE_TIMEOUT_S = 120
+MARKS = "/var/lib/virtvz/domains/%s.marks"
+
+scene = None
+worker = None
+
+
+def setUpModule():
+    global scene, worker
+    scene = Scene("doubt", hosts=3)
+    scene.__enter__()
+    try:
+        for host in scene.lab.hosts:
+            host.daemon("stop")
+            program = host.path("/usr/sbin/virtvzd")
+            program.unlink()
+            shutil.copy(os.path.join(BUILD, "tests", "virtvzd-faults"), program)
+            host.daemon("start")
+        worker = scene.guest("worker", "vz.dirty=4", disk=True)
+    except BaseException:
+        scene.__exit__()
+        raise
+
+
+def tearDownModule():
+    scene.__exit__()
+
+
+def virsh(host, *words):
+    return host.run("virsh", "-c", VZ, *words, check=False, timeout=MIGRATE_TIMEOUT_S)
+
+
+def vz(host, *words):
+    return host.run("vz", *words, check=False, timeout=MIGRATE_TIMEOUT_S)
+
+
+def daemon(host, fault=None):
+    """Its daemon anew, with a fault built in or none."""
+    host.daemon("stop")
+    env = {**os.environ, **({"VZ_FAULT": fault} if fault else {})}
+    subprocess.run([*scene.lab.argv, "daemon", host.name, "start"], env=env, check=True,
+                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def alive(host):
+    return virsh(host, "list").returncode == 0
+
+
+def jobs(host):
+    return [json.loads(line) for line in vz(host, "--json", "jobs").stdout.splitlines()]
+
+
+class DoubtTest(unittest.TestCase):
+    def setUp(self):
+        self.a, self.b, self.c = scene.lab.hosts
+        worker.start(self.a)
+
+    def tearDown(self):
+        try:
+            scene.expect_nothing_left(60)
+        except BaseException:
+            scene.show_logs()
+            raise
+        finally:
+            for host in scene.lab.hosts:
+                if not alive(host):
+                    host.daemon("start")
+                virsh(host, "destroy", worker.name)
+                virsh(host, "undefine", worker.name)
+            for host in scene.lab.hosts:
+                for place, names in (("domains", "*.marks"), ("trail", "*")):
+                    for one in host.path("/var/lib/virtvz/" + place).glob(names):
+                        one.unlink()
+
+    def refused(self, done, *texts):
+        self.assertNotEqual(done.returncode, 0, done.stdout)
+        for text in texts:
+            self.assertRegex(done.stderr, text)
+
+    def move(self, here, there, *options):
+        done = virsh(here, *MOVE, *options, worker.name, scene.uri(there))
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def runs_on(self, host):
+        eventually("it runs on %s" % host.name, lambda: worker.state(host) == "running", 90)
+
+
+class Marks(DoubtTest):
+    def test_a_definition_left_behind(self):
+        """It starts when the guest is nowhere else any more, and not before."""
+        self.move(self.a, self.b)
+        self.refused(virsh(self.a, "start", worker.name), "has moved to hostb", "a guest of it on hostb")
+        self.refused(virsh(self.a, "create", worker.file), "has moved to hostb")
+        virsh(self.b, "destroy", worker.name)
+        self.refused(virsh(self.a, "start", worker.name), "is defined there", "undefine it there")
+        virsh(self.b, "undefine", worker.name)
+        self.assertEqual(virsh(self.a, "start", worker.name).returncode, 0)
+        virsh(self.b, "define", worker.file)
+        self.refused(virsh(self.b, "start", worker.name), "has moved to hosta", "a guest of it on hosta")
+        self.runs_on(self.a)
+
+    def test_undefined_and_defined_again(self):
+        self.move(self.a, self.b, "--undefinesource")
+        virsh(self.a, "define", worker.file)
+        self.refused(virsh(self.a, "start", worker.name), "has moved to hostb")
+
+    def test_autostart_after_a_reboot(self):
+        virsh(self.a, "autostart", worker.name)
+        self.move(self.a, self.b)
+        self.a.crash()
+        self.a.boot()
+        eventually("hosta answers", lambda: alive(self.a), 30)
+        message = eventually("it says why it does not start it", lambda: re.search(
+            "not be started automatically.*has moved to hostb",
+            virsh(self.a, "dominfo", worker.name).stdout))
+        self.assertTrue(message)
+        self.assertEqual(worker.state(self.a), "shut off")
+        self.runs_on(self.b)
+
+    def test_there_and_back(self):
+        """Coming back clears the mark; what is left there gets one."""
+        self.move(self.a, self.b)
+        self.move(self.b, self.a, "--p2p")
+        virsh(self.a, "destroy", worker.name)
+        self.refused(virsh(self.b, "start", worker.name), "is defined there")
+        self.assertEqual(virsh(self.a, "start", worker.name).returncode, 0)
+        eventually("each host remembers one move", lambda: [
+            len([one for one in host.path("/var/lib/virtvz/trail").iterdir()
+                 if not one.name.endswith(".key")]) for host in (self.a, self.b)] == [1, 1])
+
+    def test_over_three_hosts(self):
+        """The first host asks the second, which asks the third."""
+        self.move(self.a, self.b)
+        self.move(self.b, self.c, "--p2p")
+        for host in (self.a, self.b):
+            self.refused(virsh(host, "start", worker.name), "a guest of it on hostc")
+        self.c.daemon("stop")
+        self.refused(virsh(self.a, "start", worker.name), "went on to hostc, which does not answer")
+        self.c.daemon("start")
+        virsh(self.c, "destroy", worker.name)
+        virsh(self.c, "undefine", worker.name)
+        self.assertEqual(virsh(self.a, "start", worker.name).returncode, 0)
+        for host in (self.b, self.c):
+            virsh(host, "define", worker.file)
+            self.refused(virsh(host, "start", worker.name), "a guest of it on hosta")
+
+    def test_a_silent_host(self):
+        """Its word is missing, so the operator's is needed: by resolve, or by `fencing = yes`."""
+        self.move(self.a, self.b)
+        virsh(self.b, "destroy", worker.name)
+        self.b.daemon("stop")
+        self.refused(virsh(self.a, "start", worker.name), "does not answer", "vz resolve worker --here")
+        shown = vz(self.a, "resolve", worker.name).stdout
+        self.assertIn("no answer", shown)
+        self.refused(vz(self.a, "resolve", worker.name, "--here"), "--yes")
+        self.assertEqual(vz(self.a, "resolve", worker.name, "--here", "--yes").returncode, 0)
+        self.assertEqual(virsh(self.a, "start", worker.name).returncode, 0)
+        self.b.daemon("start")
+
+    def test_fencing(self):
+        self.move(self.a, self.b)
+        self.b.crash()
+        config = self.a.path("/etc/virtvz/virtvzd.conf")
+        text = config.read_text()
+        try:
+            config.write_text(text + "fencing = yes\n")
+            daemon(self.a)
+            self.assertEqual(virsh(self.a, "start", worker.name).returncode, 0)
+        finally:
+            config.write_text(text)
+            daemon(self.a)
+            self.b.boot()
+
+    def test_not_quite_arrived(self):
+        """While the source has not ended its copy, the guest is not started anew at the destination."""
+        daemon(self.a, "end-source:crash:before")
+        virsh(self.a, *MOVE, "--p2p", worker.name, scene.uri(self.b))
+        self.runs_on(self.b)
+        virsh(self.b, "destroy", worker.name)
+        self.refused(virsh(self.b, "start", worker.name), "has come from hosta", "does not answer")
+        daemon(self.a)
+        eventually("the source ends its copy", lambda: worker.state(self.a) == "shut off")
+        eventually("it may start", lambda: virsh(self.b, "start", worker.name).returncode == 0)
+        self.runs_on(self.b)
+
+
+class Doubt(DoubtTest):
+    def doubt(self, fault):
+        """The destination dies after the release; the guest is in doubt."""
+        daemon(self.b, fault)
+        done = virsh(self.a, *MOVE, "--undefinesource", "--p2p", worker.name, scene.uri(self.b))
+        self.assertNotEqual(done.returncode, 0)
+        eventually("it is in doubt", lambda: "in doubt" in [one["phase"] for one in jobs(self.a)], 60)
+
+    def test_shown_and_healed(self):
+        with worker.unharmed():
+            self.doubt("commit:crash:after")
+            self.assertIn("paused (migrating)",
+                          virsh(self.a, "domstate", "--reason", worker.name).stdout)
+            self.assertIn("in doubt", virsh(self.a, "dominfo", worker.name).stdout)
+            self.assertIn("paused, in doubt", vz(self.a, "list").stdout)
+            self.assertIn("vz resolve worker", vz(self.a, "jobs").stdout)
+            self.assertIn("released", vz(self.a, "resolve", worker.name).stdout)
+            for words in (("start",), ("resume",), ("destroy",), ("undefine",)):
+                self.refused(virsh(self.a, *words, worker.name))
+            self.refused(vz(self.a, "resolve", worker.name, "--there", "--yes"), "may be the only one")
+            daemon(self.a)  # the doubt outlives the daemon
+            eventually("it is in doubt still",
+                       lambda: [one["phase"] for one in jobs(self.a)] == ["in doubt"], 60)
+            daemon(self.b)
+            self.runs_on(self.b)
+            eventually("it has left", lambda: worker.state(self.a) is None, 90)
+
+    def test_taken_back_by_the_operator(self):
+        self.doubt("commit:crash:after")
+        self.b.crash()
+        with worker.unharmed():
+            done = vz(self.a, "resolve", worker.name, "--here", "--yes")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.runs_on(self.a)
+            self.assertIn("resolved by the operator", virsh(self.a, "dominfo", worker.name).stdout)
+            self.assertIn("resolved", self.a.path("/var/log/virtvzd.log").read_text())
+            self.b.boot()
+            eventually("the other host has heard", lambda: jobs(self.a) == [], 90)
+            self.assertIsNone(worker.state(self.b))
+        self.move(self.a, self.b, "--undefinesource")
+
+    def test_nobody_can_know(self):
+        """A start was attempted, and QEMU died: the destination says so, and the operator decides."""
+        self.doubt("start-guest:crash:before")
+        self.b.run("sh", "-c", "kill -9 $(pgrep qemu-system)")
+        journal = next(self.b.path("/var/lib/virtvz/jobs").glob("*.in"))
+        with open(journal, "a") as file:
+            file.write("state start-attempted\n")
+        daemon(self.b)
+        eventually("it says that nobody knows", lambda: "verdict: unknown" in
+                   vz(self.a, "resolve", worker.name).stdout, 30)
+        self.assertEqual([one["phase"] for one in jobs(self.a)], ["in doubt"])
+        with worker.unharmed():
+            done = vz(self.a, "resolve", worker.name, "--here", "--yes")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.runs_on(self.a)
+            eventually("the other host has given it up", lambda: worker.state(self.b) is None, 30)
+
+    def test_left_there_by_the_operator(self):
+        self.doubt("start-guest:crash:before")
+        self.b.run("sh", "-c", "kill -9 $(pgrep qemu-system)")
+        journal = next(self.b.path("/var/lib/virtvz/jobs").glob("*.in"))
+        with open(journal, "a") as file:
+            file.write("state start-attempted\n")
+        daemon(self.b)
+        eventually("it says that nobody knows", lambda: "verdict: unknown" in
+                   vz(self.a, "resolve", worker.name).stdout, 30)
+        done = vz(self.a, "resolve", worker.name, "--there", "--yes")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        eventually("it has left", lambda: worker.state(self.a) is None, 30)
+        eventually("it may start there", lambda: virsh(self.b, "start", worker.name).returncode == 0)
+
+
+class LastCopy(DoubtTest):
+    """The source's host dies when it has let go, and before the destination has committed."""
+
+    def released(self):
+        daemon(self.a, "release:crash:after")
+        virsh(self.a, *MOVE, "--undefinesource", "--p2p", worker.name, scene.uri(self.b))
+        self.a.crash()
+        eventually("the destination keeps it", lambda: "worker" in vz(self.b, "list").stdout and
+                   "in doubt" in vz(self.b, "list").stdout, 60)
+
+    def test_runs_when_the_source_is_back(self):
+        with worker.unharmed():
+            self.released()
+            self.a.boot()
+            self.runs_on(self.b)
+            eventually("nothing is left of the job", lambda: jobs(self.a) + jobs(self.b) == [], 90)
+        self.assertIsNone(worker.state(self.a))
+
+    def test_runs_by_the_operators_word(self):
+        with worker.unharmed():
+            self.released()
+            done = vz(self.b, "resolve", worker.name, "--here", "--yes")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.runs_on(self.b)
+        self.a.boot()
+        eventually("the source has ended its part", lambda: jobs(self.a) + jobs(self.b) == [], 90)
+
+
+class Deadlines(DoubtTest):
+    """Clients that live, but do not go on."""
+
+    def setUp(self):
+        super().setUp()
+        self.configs = []
+        for host in (self.a, self.b):
+            config = host.path("/etc/virtvz/virtvzd.conf")
+            self.configs.append((host, config, config.read_text()))
+            config.write_text(config.read_text() + "phase_timeout = 3\n")
+            daemon(host)
+
+    def tearDown(self):
+        for host, config, text in self.configs:
+            config.write_text(text)
+            daemon(host)
+        super().tearDown()
+
+    def test_after_each_phase(self):
+        import phases
+        for calls in (1, 2, 3):
+            source, destination = phases.Client(self.a), phases.Client(self.b)
+            domain = source.lookup(worker.name)
+            with self.subTest(calls=calls), worker.unharmed():
+                cookie, xml = source.begin(domain)
+                if calls > 1:
+                    cookie, address = destination.prepare(cookie, xml)
+                if calls > 2:
+                    source.perform(domain, cookie, address)
+                eventually("it is given up", lambda: jobs(self.a) + jobs(self.b) == [], 30)
+                self.runs_on(self.a)
+                self.assertIsNone(worker.state(self.b))
+            source.close()
+            destination.close()
+
+
+if __name__ == "__main__":
+    tap.main()
