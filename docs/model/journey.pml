@@ -6,7 +6,7 @@
  *     gone    no guest, no definition, no job and no reservation there; and the host that answers has
  *             written "moved to <asker>" first (a claim), so that it must ask back from now on;
  *     here    else; where nobody answers, the start is refused, too.
- * A host that has nothing but a mark of its own asks on, its place reserved meanwhile. */
+ * A host that has nothing but a mark of its own, of either kind, asks on, its place reserved meanwhile. */
 
 #define TWO_RUN   1 /* two copies run */
 #define STUCK     2 /* one definition, no guest, all up: but it cannot be started */
@@ -25,8 +25,9 @@
 #define forget_any        10 /* forget clears "arriving from", of whatever job it is */
 #define undefine_unmarks  11 /* undefining removes the mark, too */
 #define no_relay          12 /* a mark to a third host is taken for "gone" */
-#define reply_stale       13 /* an answer to an earlier question is taken for one to this */
+#define taken_unmarked    13 /* --here: B gives its copy up, but does not write "moved to A" */
 #define arriving_only     14 /* with the source's word that it has ended, "moved to" is not looked at */
+#define arriving_unasked  15 /* who has nothing but "arriving from" does not ask on */
 
 #ifndef REPLAY
 c_decl {
@@ -53,7 +54,7 @@ hidden byte crashes_max, losses_max;
 #define H 3 /* hosts that there is room for */
 #define NOBODY 3
 
-mtype = { no_record, none, released, ended, prepared, started, aborted };
+mtype = { no_record, none, released, resolved_here, ended, prepared, started, aborted };
 mtype = { idle, waiting, Gone, Here };
 
 /* Durable. */
@@ -66,7 +67,7 @@ mtype rec_in[H * H];            /* those of the jobs that came: at K from H */
 /* The copies. */
 bit guest[H], held[H];          /* runs; stands paused, released */
 /* Not durable. */
-bit up[H], reserved[H], asked_on[H], session[H], heard_session[H], relay_session[H];
+bit up[H], reserved[H], asked_on[H];
 mtype reply[H];                 /* to the question of this host */
 byte askee[H], relay_for[H], owes[H]; /* owes: to whom it has yet to say "gone" */
 bit must_start[H], marking[H];
@@ -84,16 +85,17 @@ bit calm, judging;
 #define source_ended(h) (reach(h, arriving_from[h]) && out_to[arriving_from[h]] == h && \
                          rec_out[arriving_from[h]] == ended)
 
+/* Whom it asks that has nothing else. */
+#define mark(k) (moved_to[k] != NOBODY || mutation == arriving_unasked -> moved_to[k] : arriving_from[k])
+
+inline claim(x, to) { moved_to[x] = to; arriving_from[x] = NOBODY }
 inline run_at(h) { CHECK(TWO_RUN, running - guest[h] == 0); guest[h] = 1; visited[h] = 1 }
 inline end_asking(h)
 {
     reply[h] = idle; askee[h] = NOBODY; relay_for[h] = NOBODY; reserved[h] = 0; asked_on[h] = 0
 }
-inline answer(x, s, what) /* only who still waits for this answer gets it */
-{
-    if :: reply[x] == waiting && (session[x] == s || mutation == reply_stale) -> reply[x] = what; session[x] = !session[x]
-       :: else fi
-}
+/* Also to a question that its asker has given up since: that of a later one may get it. */
+inline answer(x, what) { if :: reply[x] == waiting -> reply[x] = what :: else fi }
 
 /* What one host does by itself. */
 proctype Host(byte h)
@@ -117,18 +119,18 @@ end: do
            if :: !guest[h] && !held[h] && !job(h) -> moved_to[h] = NOBODY; run_at(h) :: else fi }
     :: atomic { up[h] && relay_for[h] == NOBODY && reply[h] == Here -> end_asking(h) }
     :: atomic { up[h] && relay_for[h] != NOBODY && reply[h] == Gone && owes[h] == NOBODY ->
-           owes[h] = relay_for[h]; heard_session[h] = relay_session[h];
-           if :: mutation == claim_missing || mutation == claim_late :: else -> moved_to[h] = relay_for[h] fi }
+           owes[h] = relay_for[h];
+           if :: mutation == claim_missing || mutation == claim_late :: else -> claim(h, relay_for[h]) fi }
     :: atomic { up[h] && relay_for[h] != NOBODY && reply[h] == Here ->
-           answer(relay_for[h], relay_session[h], Here); end_asking(h) }
-    :: atomic { up[h] && owes[h] != NOBODY -> answer(owes[h], heard_session[h], Gone);
+           answer(relay_for[h], Here); end_asking(h) }
+    :: atomic { up[h] && owes[h] != NOBODY -> answer(owes[h], Gone);
            if :: mutation == claim_late -> marking[h] = 1 :: else -> owes[h] = NOBODY fi;
            if :: relay_for[h] != NOBODY -> end_asking(h) :: else -> reserved[h] = 0 fi }
-    :: atomic { up[h] && marking[h] && owes[h] != NOBODY -> moved_to[h] = owes[h]; owes[h] = NOBODY; marking[h] = 0 }
+    :: atomic { up[h] && marking[h] && owes[h] != NOBODY -> claim(h, owes[h]); owes[h] = NOBODY; marking[h] = 0 }
     /* nobody answers */
     :: atomic { up[h] && reply[h] == waiting && (!reach(h, askee[h]) || losses > 0) ->
-           if :: reach(h, askee[h]) -> losses-- :: else fi; session[h] = !session[h];
-           if :: relay_for[h] != NOBODY -> answer(relay_for[h], relay_session[h], Here) :: else fi;
+           if :: reach(h, askee[h]) -> losses-- :: else fi;
+           if :: relay_for[h] != NOBODY -> answer(relay_for[h], Here) :: else fi;
            end_asking(h) }
     od
 }
@@ -138,13 +140,13 @@ proctype Pair(byte h, k)
 {
 end: do
     :: atomic { reach(h, k) && reply[h] == waiting && askee[h] == k && !asked_on[h] ->
-           if :: here(k) || owes[k] != NOBODY || reply[k] != idle -> answer(h, session[h], Here)
+           if :: here(k) || owes[k] != NOBODY || reply[k] != idle -> answer(h, Here)
               :: else ->
-                 if :: moved_to[k] == NOBODY || (moved_to[k] == h && mutation != own_mark_relayed) || mutation == no_relay ->
-                       owes[k] = h; heard_session[k] = session[h]; asked_on[h] = 1; reserved[k] = 1;
-                       if :: mutation == claim_missing || mutation == claim_late :: else -> moved_to[k] = h fi
-                    :: else -> asked_on[h] = 1; relay_for[k] = h; relay_session[k] = session[h];
-                       reply[k] = waiting; askee[k] = moved_to[k]; asked_on[k] = 0;
+                 if :: mark(k) == NOBODY || (mark(k) == h && mutation != own_mark_relayed) || mutation == no_relay ->
+                       owes[k] = h; asked_on[h] = 1; reserved[k] = 1;
+                       if :: mutation == claim_missing || mutation == claim_late :: else -> claim(k, h) fi
+                    :: else -> asked_on[h] = 1; relay_for[k] = h;
+                       reply[k] = waiting; askee[k] = mark(k); asked_on[k] = 0;
                        if :: mutation != relay_unreserved -> reserved[k] = 1 :: else fi
                  fi
            fi }
@@ -171,6 +173,15 @@ end: do
            held[h] = 0; rec_out[h] = ended;
            if :: def[h] = 0 :: skip fi; /* undefined at the source, or not */
            if :: mutation == mark_late -> marking[h] = 1 :: else fi }
+    /* `vz resolve --here`: what the operator says is true, that no copy is left there and none went on
+     * from there since. B hears it later. */
+    :: atomic { up[h] && out_to[h] == k && rec_out[h] == released && held[h] && !marking[h] && !up[k] && running == 0 &&
+           (arriving_from[k] == h || AT_FROM(k, h) == aborted) && moved_to[k] == NOBODY && rec_out[k] == no_record ->
+           rec_out[h] = resolved_here; moved_to[h] = NOBODY; held[h] = 0; run_at(h) }
+    :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == resolved_here && !reserved[k] ->
+           CHECK(TWO_RUN, !guest[k]); def[k] = 0; rec_out[h] = ended;
+           if :: AT_FROM(k, h) == started && mutation != taken_unmarked -> moved_to[k] = h :: else fi;
+           AT_FROM(k, h) = aborted }
     :: atomic { up[h] && out_to[h] == k && marking[h] && mutation == mark_late -> moved_to[h] = k; marking[h] = 0 }
     :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == ended && !marking[h] ->
            if :: AT_FROM(k, h) == prepared -> AT_FROM(k, h) = aborted; arriving_from[k] = NOBODY
@@ -185,8 +196,7 @@ end: do
 inline break_connections(h)
 {
     for (x : 0 .. 2) {
-        if :: reply[x] == waiting && asked_on[x] && (x == h || askee[x] == h) -> reply[x] = Here; session[x] = !session[x]
-           :: else fi
+        if :: reply[x] == waiting && asked_on[x] && (x == h || askee[x] == h) -> reply[x] = Here :: else fi
     }
     x = 0
 }
