@@ -28,6 +28,8 @@
 #define taken_unmarked    13 /* --here: B gives its copy up, but does not write "moved to A" */
 #define arriving_only     14 /* with the source's word that it has ended, "moved to" is not looked at */
 #define arriving_unasked  15 /* who has nothing but "arriving from" does not ask on */
+#define arriving_replaced 16 /* a guest may arrive where it is "arriving from" another host */
+#define condemn_any       17 /* --here: B gives up what is there, however it has come */
 
 #ifndef REPLAY
 c_decl {
@@ -151,7 +153,7 @@ end: do
                  fi
            fi }
     :: atomic { moves > 0 && reach(h, k) && guest[h] && rec_out[h] == no_record && !job(h) && !guest[k] && !held[k] &&
-           !job(k) && !reserved[k] -> moves--;
+           !job(k) && !reserved[k] && (arriving_from[k] == NOBODY || mutation == arriving_replaced) -> moves--;
            rec_out[h] = none; out_to[h] = k; AT_FROM(k, h) = prepared; arriving_from[k] = h }
     :: atomic { up[h] && out_to[h] == k && rec_out[h] == none && guest[h] && reach(h, k) && AT_FROM(k, h) == prepared ->
            rec_out[h] = released; guest[h] = 0; held[h] = 1 }
@@ -167,7 +169,7 @@ end: do
     :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && AT_FROM(k, h) == aborted ->
            if :: held[h] -> run_at(h) :: else fi; held[h] = 0; rec_out[h] = ended }
     :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && AT_FROM(k, h) == started && !marking[h] &&
-           moved_to[h] != k && mutation != mark_late && mutation != mark_missing -> moved_to[h] = k }
+           moved_to[h] != k && mutation != mark_late && mutation != mark_missing -> claim(h, k) }
     :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && AT_FROM(k, h) == started && !marking[h] &&
            (moved_to[h] == k || mutation == mark_late || mutation == mark_missing) ->
            held[h] = 0; rec_out[h] = ended;
@@ -176,11 +178,14 @@ end: do
     /* `vz resolve --here`: what the operator says is true, that no copy is left there and none went on
      * from there since. B hears it later. */
     :: atomic { up[h] && out_to[h] == k && rec_out[h] == released && held[h] && !marking[h] && !up[k] && running == 0 &&
-           (arriving_from[k] == h || AT_FROM(k, h) == aborted) && moved_to[k] == NOBODY && rec_out[k] == no_record ->
+           (arriving_from[k] == h || AT_FROM(k, h) == aborted) && rec_out[k] == no_record ->
            rec_out[h] = resolved_here; moved_to[h] = NOBODY; held[h] = 0; run_at(h) }
     :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == resolved_here && !reserved[k] ->
-           CHECK(TWO_RUN, !guest[k]); def[k] = 0; rec_out[h] = ended;
-           if :: AT_FROM(k, h) == started && mutation != taken_unmarked -> moved_to[k] = h :: else fi;
+           rec_out[h] = ended;
+           if :: arriving_from[k] == h || mutation == condemn_any -> CHECK(TWO_RUN, !guest[k]); def[k] = 0;
+                 if :: AT_FROM(k, h) == started && mutation != taken_unmarked -> moved_to[k] = h :: else fi
+              :: else /* nothing of it has been left there */
+           fi;
            AT_FROM(k, h) = aborted }
     :: atomic { up[h] && out_to[h] == k && marking[h] && mutation == mark_late -> moved_to[h] = k; marking[h] = 0 }
     :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == ended && !marking[h] ->
