@@ -116,7 +116,7 @@ chan answer = [1] of { mtype };
 byte crashes, losses, starts;
 
 /* For the properties only. */
-bit ever, died, said_aborted, hereA, thereA, thereB, lostA, lostB, calm, back, attempted;
+bit ever, died, said_aborted, hereA, thereA, thereB, lostA, lostB, calm, back;
 
 #define quiet (crashes_max == 0 && losses_max == 0)
 #define eof   (!clientUp || client == c_done)
@@ -154,7 +154,6 @@ inline abort_B()
 inline say(what)
 {
     if :: nfull(answer) -> answer!what :: full(answer) -> asked = 0 fi;
-    news = (what == Answer_wait -> news : 1);
     if :: what == Answer_aborted -> said_aborted = 1;
           CHECK(ABORTED, recB != committed && recB != start_attempted && recB != started)
        :: else fi
@@ -228,7 +227,7 @@ end: do
     :: atomic { ableA && link && len(answer) > 0 -> answer?said; asked = 0;
            if :: doA != asking || recA != released
               :: else ->
-                 if :: said == Answer_aborted -> back = 1; doA = going_back;
+                 if :: said == Answer_aborted -> doA = going_back;
                        if :: mutation == no_taken_back :: else -> write_A(taken_back) fi
                     :: said == Answer_running && (!postcopy || pages || qemuA == dead || qemuB == dead ||
                            mutation == postcopy_end) -> doA = marking
@@ -239,7 +238,7 @@ end: do
                  fi
            fi; said = 0 }
     :: atomic { ableA && doA == going_back ->
-           CHECK(OLD_RUN, !ever || hereA);
+           CHECK(OLD_RUN, !ever || hereA); back = 1;
            if :: qemuA == paused || qemuA == postmigrate || qemuA == device -> run_at_A()
               :: qemuA == postcopy_active || qemuA == postcopy_paused -> CHECK(NONE_RUN, died); qemuA = dead
               :: else fi;
@@ -308,7 +307,6 @@ end: do
            recB = penB;
            if :: penB == loaded || (penB == start_attempted && mutation == attempt_unsynced) :: else -> diskB = penB fi;
            if :: mutation == torn_kept && tornB -> recB = no_record; diskB = no_record; tornB = 0 :: else fi;
-           if :: penB == start_attempted -> attempted = 1 :: else fi;
            penB = 0; news = 1 }
     /* Finish */
     :: atomic { ableB && finish_call == Ok && doB == idle -> finish_call = 0; finishing = 1;
@@ -478,7 +476,7 @@ proctype Judge() /* when nothing can happen any more: all is up and connected, a
         assert(calm);
         CHECK(NONE_RUN, alive || died || lostA || (recA == released && doubt) || (thereA && (defB || lostB)) || thereB);
         CHECK(DOUBT, recA != released || (doA == asking && doubt && !back &&
-              ((recB == start_attempted && attempted && qemuB == dead) || lostB)));
+              ((recB == start_attempted && qemuB == dead) || lostB)));
         CHECK(DOUBT, recA != released || !decides || hereA || thereA);
         CHECK(DOUBT, recA == released || qemuA == running || qemuA == dead || lostA);
         CHECK(LEFT_OVER, recA == released || lostA || (recA == no_record && recB == no_record && (!defB || !arriving)));
