@@ -96,6 +96,14 @@ inline end_asking(h)
 {
     reply[h] = idle; askee[h] = NOBODY; relay_for[h] = NOBODY; reserved[h] = 0; asked_on[h] = 0
 }
+/* Connections to and from h break. Who waits for an answer knows that none will come. */
+inline break_connections(h)
+{
+    for (x : 0 .. 2) {
+        if :: reply[x] == waiting && asked_on[x] && (x == h || askee[x] == h) -> reply[x] = Here :: else fi
+    }
+    x = 0
+}
 /* Also to a question that its asker has given up since: that of a later one may get it. */
 inline answer(x, what) { if :: reply[x] == waiting -> reply[x] = what :: else fi }
 
@@ -197,38 +205,20 @@ end: do
     od
 }
 
-/* Connections to and from h break. Who waits for an answer knows that none will come. */
-inline break_connections(h)
+/* Users, and faults. */
+proctype World(byte h)
 {
-    for (x : 0 .. 2) {
-        if :: reply[x] == waiting && asked_on[x] && (x == h || askee[x] == h) -> reply[x] = Here :: else fi
-    }
-    x = 0
-}
-inline crash_daemon(h)
-{
-    break_connections(h);
-    up[h] = 0; end_asking(h); owes[h] = NOBODY; marking[h] = 0
-}
-
-proctype World()
-{
-    byte h, x;
+    byte x;
 end: do
-    :: atomic { !judging && users > 0 -> select(h : 0 .. 2);
-           if :: up[h] && guest[h] && !job(h) -> users--; guest[h] = 0
-              :: up[h] && !def[h] && visited[h] && !job(h) -> users--; def[h] = 1
-              :: up[h] && def[h] && !job(h) && !reserved[h] -> users--; def[h] = 0;
-                 if :: mutation == undefine_unmarks -> moved_to[h] = NOBODY :: else fi
-              :: else
-           fi; h = 0 }
-    :: atomic { !judging && crashes > 0 -> select(h : 0 .. 2);
-           if :: up[h] -> crashes--; crash_daemon(h);
-                 if :: guest[h] = 0; held[h] = 0 :: skip fi /* the host, or only its daemon */
-              :: else
-           fi; h = 0 }
-    :: atomic { !judging && losses > 0 && cut == NOBODY -> losses--; select(h : 0 .. 2); cut = h; break_connections(h); h = 0 }
-    :: atomic { cut != NOBODY -> cut = NOBODY }
+    :: atomic { !judging && users > 0 && up[h] && guest[h] && !job(h) -> users--; guest[h] = 0 }
+    :: atomic { !judging && users > 0 && up[h] && !def[h] && visited[h] && !job(h) -> users--; def[h] = 1 }
+    :: atomic { !judging && users > 0 && up[h] && def[h] && !job(h) && !reserved[h] -> users--; def[h] = 0;
+           if :: mutation == undefine_unmarks -> moved_to[h] = NOBODY :: else fi }
+    :: atomic { !judging && crashes > 0 && up[h] -> crashes--; break_connections(h);
+           up[h] = 0; end_asking(h); owes[h] = NOBODY; marking[h] = 0;
+           if :: guest[h] = 0; held[h] = 0 :: skip fi /* the host, or only its daemon */ }
+    :: atomic { !judging && losses > 0 && cut == NOBODY -> losses--; cut = h; break_connections(h) }
+    :: atomic { cut == h -> cut = NOBODY }
     :: atomic { !judging && !calm -> calm = 1; users = 0; crashes = 0; losses = 0; starts = 0; moves = 0 }
     od
 }
@@ -261,8 +251,8 @@ init
         }
         for (h : 0 .. 8) { rec_in[h] = no_record }
         def[0] = 1; guest[0] = 1; visited[0] = 1;
-        run Host(0); run Host(1); run Pair(0, 1); run Pair(1, 0);
-        if :: hosts == 3 -> run Host(2); run Pair(0, 2); run Pair(2, 0); run Pair(1, 2); run Pair(2, 1) :: else fi;
-        run World(); run Judge(); h = 0
+        run Host(0); run Host(1); run World(0); run World(1); run Pair(0, 1); run Pair(1, 0);
+        if :: hosts == 3 -> run Host(2); run World(2); run Pair(0, 2); run Pair(2, 0); run Pair(1, 2); run Pair(2, 1) :: else fi;
+        run Judge(); h = 0
     }
 }
