@@ -417,7 +417,7 @@ inline kill_B()
 inline crash_host_A()
 {
     if :: penA != 0 -> if :: diskA = penA :: skip fi; penA = 0 :: else fi;
-    recA = diskA; if :: sent = 0 :: skip fi; crash_daemon_A(); kill_A()
+    recA = diskA; if :: qemuA != dead -> sent = 0 :: skip fi; crash_daemon_A(); kill_A()
 }
 inline crash_host_B()
 {
