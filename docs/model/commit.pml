@@ -8,7 +8,7 @@
 /* What is checked. `only` = one of these: the others are not looked at. */
 #define TWO_RUN   1 /* both copies run */
 #define OLD_RUN   2 /* one goes on with a guest that has run at the other meanwhile */
-#define NONE_RUN  3 /* none is left, and no copy had died by itself */
+#define NONE_RUN  3 /* none is left, and no last copy had died by itself */
 #define DOUBT     4 /* in doubt without a cause, or nobody can end the doubt */
 #define ABORTED   5 /* answered "aborted", and committed after all, or the other way round, or not gone yet */
 #define LEFT_OVER 6 /* at the end a record, a mark or a paused copy is left */
@@ -43,7 +43,7 @@
 #define lost_resumable     25 /* a QEMU that has let go, and no record of it: users may resume it */
 #define attempt_unsynced   26 /* "start-attempted" is written, not synced */
 #define there_unforgotten  27 /* after --there, B does not forget "start-attempted" */
-#define alone_unproved     28 /* or goes on with it, without A's word that its copy is dead */
+#define alone_unproved     28 /* B goes on with it then, without A's word that its copy is dead */
 #define here_marked        29 /* --here leaves A's mark "moved to B" */
 #define abort_uncut        30 /* post-copy: B gives up without cutting the stream first */
 #define ask_switching      31 /* post-copy: A asks while its QEMU may still go either way */
@@ -89,7 +89,7 @@ mtype = { running, paused, device, postmigrate, postcopy_active, postcopy_paused
 /* What an actor is doing; it does not outlive its daemon. */
 mtype = { idle, performing, holding, letting_go, switching, performed, asking, going_back, marking,
           killing, closing, closed_unmarked, restarting,
-          loading, persisting, committing };
+          persisting, committing };
 mtype = { Ok, Err, Answer_aborted, Answer_wait, Answer_running, Answer_unknown };
 /* The client's next move. */
 mtype = { c_perform, c_performing, c_finish, c_finishing, c_confirm, c_confirm_cancelled,
@@ -113,7 +113,7 @@ bit upA = 1, upB = 1, link = 1, stream = 1, clientUp = 1, connA = 1, connB = 1;
 mtype performed_with, finish_call, finish_reply, confirm_call; /* 0: none */
 bit cookie, proofB;      /* Perform's cookie with the proof: at the client, at B */
 bit asked, news = 1, doubt, tornA, tornB, finishing;
-chan question = [2] of { bit }; /* late and repeated ones, too; true: "my QEMU cannot go back", or is proved dead */
+chan question = [2] of { bit }; /* late and repeated ones, too; true: "my QEMU cannot go back", or is dead */
 chan answer = [1] of { mtype };
 byte crashes, losses, starts;
 
@@ -233,7 +233,8 @@ end: do
               :: else -> doA = asking fi; confirm_call = 0 }
     :: atomic { ableA && doA == asking && !asked && news && link && nfull(question) && nfull(answer) &&
            (!postcopy || qemuA != device || mutation == ask_switching) ->
-           cannot = (no_way_back || (qemuA == dead && (sent || mutation == dead_guessed))); question!cannot; cannot = 0; asked = 1; news = 0 }
+           cannot = (no_way_back || (qemuA == dead && (sent || mutation == dead_guessed)));
+           question!cannot; cannot = 0; asked = 1; news = 0 }
     :: atomic { ableA && link && len(answer) > 0 -> answer?said; asked = 0;
            if :: doA != asking || recA != released
               :: else ->
