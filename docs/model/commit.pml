@@ -7,10 +7,10 @@
 
 /* What is checked. `only` = one of these: the others are not looked at. */
 #define TWO_RUN   1 /* both copies run */
-#define OLD_RUN   2 /* A goes on with a guest that has run at B meanwhile */
-#define NONE_RUN  3 /* none is left, and no copy had died by itself */
+#define OLD_RUN   2 /* one goes on with a guest that has run at the other meanwhile */
+#define NONE_RUN  3 /* none is left, and no last copy had died by itself */
 #define DOUBT     4 /* in doubt without a cause, or nobody can end the doubt */
-#define ABORTED   5 /* answered "aborted", and committed after all, or the other way round */
+#define ABORTED   5 /* answered "aborted", and committed after all, or the other way round, or not gone yet */
 #define LEFT_OVER 6 /* at the end a record, a mark or a paused copy is left */
 #define SUCCESS   7 /* without a fault the guest does not move, or is not defined at B afterwards */
 #define CAUSE     8 /* A's copy is ended though nobody said that the guest has run at B */
@@ -39,14 +39,15 @@
 #define postcopy_forward   21 /* B commits a package without A's word that it cannot go back */
 #define postcopy_end       22 /* A is ended before all pages have come */
 #define here_first         23 /* --here: B's later --there is overruled when B is told */
-#define here_startable     24 /* --here: A may be started again before B has been told */
+#define client_decides     24 /* B gives up what has come whole when its client goes or cancels */
 #define lost_resumable     25 /* a QEMU that has let go, and no record of it: users may resume it */
 #define attempt_unsynced   26 /* "start-attempted" is written, not synced */
 #define there_unforgotten  27 /* after --there, B does not forget "start-attempted" */
-#define mark_answers       28 /* B's users may start once A has the mark, not only once A has ended */
+#define alone_unproved     28 /* B goes on with it then, without A's word that its copy is dead */
 #define here_marked        29 /* --here leaves A's mark "moved to B" */
 #define abort_uncut        30 /* post-copy: B gives up without cutting the stream first */
 #define ask_switching      31 /* post-copy: A asks while its QEMU may still go either way */
+#define dead_guessed       32 /* A says that its copy is dead, of one that may have gone on before it died */
 
 /* Settings, of the table in tests/model/test_model.py. For a counterexample that spin itself can
  * show they are given by -D (REPLAY); else by the environment, so that one compilation does for all. */
@@ -88,7 +89,7 @@ mtype = { running, paused, device, postmigrate, postcopy_active, postcopy_paused
 /* What an actor is doing; it does not outlive its daemon. */
 mtype = { idle, performing, holding, letting_go, switching, performed, asking, going_back, marking,
           killing, closing, closed_unmarked, restarting,
-          loading, persisting, committing };
+          persisting, committing };
 mtype = { Ok, Err, Answer_aborted, Answer_wait, Answer_running, Answer_unknown };
 /* The client's next move. */
 mtype = { c_perform, c_performing, c_finish, c_finishing, c_confirm, c_confirm_cancelled,
@@ -101,6 +102,7 @@ bit mark;         /* A: "moved to B" */
 bit defB;         /* the guest is defined at B */
 bit arriving = 1; /* B: "arriving from A": not to be started by users */
 bit probed;       /* B has answered the probe */
+bit sent;         /* A has seen "completed", so that its copy cannot go on by itself; not synced */
 
 mtype qemuA = running, qemuB = incoming;
 bit pages;        /* post-copy: all memory has come */
@@ -111,12 +113,12 @@ bit upA = 1, upB = 1, link = 1, stream = 1, clientUp = 1, connA = 1, connB = 1;
 mtype performed_with, finish_call, finish_reply, confirm_call; /* 0: none */
 bit cookie, proofB;      /* Perform's cookie with the proof: at the client, at B */
 bit asked, news = 1, doubt, tornA, tornB, finishing;
-chan question = [2] of { bit }; /* late and repeated ones, too; true: "my QEMU cannot go back" */
+chan question = [2] of { bit }; /* late and repeated ones, too; true: "my QEMU cannot go back", or is dead */
 chan answer = [1] of { mtype };
 byte crashes, losses, starts;
 
 /* For the properties only. */
-bit ever, died, said_aborted, hereA, thereA, thereB, lostA, lostB, calm, back, attempted;
+bit ever, died, said_aborted, hereA, thereA, thereB, lostA, lostB, calm, back, went_on, kept;
 
 #define quiet (crashes_max == 0 && losses_max == 0)
 #define eof   (!clientUp || client == c_done)
@@ -130,11 +132,19 @@ bit ever, died, said_aborted, hereA, thereA, thereB, lostA, lostB, calm, back, a
                      qemuA == postmigrate))
 /* B has a package and no word: only A knows whether it can go back. */
 #define package (postcopy && qemuB == arrived && mutation != postcopy_forward)
+/* What has come whole is kept until A asks: A has let it go, and may have died. */
+#define gives_up (qemuB != arrived || (mutation == client_decides && !postcopy))
 
-inline run_at_A() { CHECK(TWO_RUN, qemuB != running && qemuB != standing); qemuA = running }
+inline run_at_A()
+{
+    CHECK(TWO_RUN, qemuB != running && qemuB != standing);
+    if :: qemuB == arrived -> went_on = 1 :: else fi;
+    qemuA = running
+}
 inline run_at_B()
 {
     CHECK(TWO_RUN, qemuA != running);
+    CHECK(OLD_RUN, !went_on || thereB);
     if :: stay -> qemuB = standing :: else -> qemuB = running fi;
     ever = 1; news = 1
 }
@@ -154,7 +164,6 @@ inline abort_B()
 inline say(what)
 {
     if :: nfull(answer) -> answer!what :: full(answer) -> asked = 0 fi;
-    news = (what == Answer_wait -> news : 1);
     if :: what == Answer_aborted -> said_aborted = 1;
           CHECK(ABORTED, recB != committed && recB != start_attempted && recB != started)
        :: else fi
@@ -214,7 +223,7 @@ end: do
            if :: qemuA == paused -> qemuA = device :: else fi; doA = switching }
     :: atomic { ableA && doA == switching && recA == none && mutation == released_late -> write_A(released) }
     :: atomic { ableA && doA == switching && recA == released && (qemuA == postmigrate || no_way_back) ->
-           performed_with = Ok; doA = performed;
+           performed_with = Ok; doA = performed; sent = 1;
            if :: mutation == ask_early -> doA = asking :: else fi }
     :: atomic { ableA && doA == switching && recA == released && (qemuA == running || qemuA == paused || qemuA == dead) ->
            performed_with = Err; doA = asking }
@@ -224,11 +233,12 @@ end: do
               :: else -> doA = asking fi; confirm_call = 0 }
     :: atomic { ableA && doA == asking && !asked && news && link && nfull(question) && nfull(answer) &&
            (!postcopy || qemuA != device || mutation == ask_switching) ->
-           cannot = no_way_back; question!cannot; cannot = 0; asked = 1; news = 0 }
+           cannot = (no_way_back || (qemuA == dead && (sent || mutation == dead_guessed)));
+           question!cannot; cannot = 0; asked = 1; news = 0 }
     :: atomic { ableA && link && len(answer) > 0 -> answer?said; asked = 0;
            if :: doA != asking || recA != released
               :: else ->
-                 if :: said == Answer_aborted -> back = 1; doA = going_back;
+                 if :: said == Answer_aborted -> doA = going_back;
                        if :: mutation == no_taken_back :: else -> write_A(taken_back) fi
                     :: said == Answer_running && (!postcopy || pages || qemuA == dead || qemuB == dead ||
                            mutation == postcopy_end) -> doA = marking
@@ -240,6 +250,7 @@ end: do
            fi; said = 0 }
     :: atomic { ableA && doA == going_back ->
            CHECK(OLD_RUN, !ever || hereA);
+           CHECK(ABORTED, hereA || goneB || qemuA == dead); back = 1;
            if :: qemuA == paused || qemuA == postmigrate || qemuA == device -> run_at_A()
               :: qemuA == postcopy_active || qemuA == postcopy_paused -> CHECK(NONE_RUN, died); qemuA = dead
               :: else fi;
@@ -308,22 +319,22 @@ end: do
            recB = penB;
            if :: penB == loaded || (penB == start_attempted && mutation == attempt_unsynced) :: else -> diskB = penB fi;
            if :: mutation == torn_kept && tornB -> recB = no_record; diskB = no_record; tornB = 0 :: else fi;
-           if :: penB == start_attempted -> attempted = 1 :: else fi;
            penB = 0; news = 1 }
     /* Finish */
     :: atomic { ableB && finish_call == Ok && doB == idle -> finish_call = 0; finishing = 1;
            if :: recB == prepared && (proofB || mutation == no_proof) && qemuB == arrived ->
                  write_B(loaded); doB = persisting
               :: recB == prepared && !((proofB || mutation == no_proof) && qemuB == arrived) ->
-                 if :: package -> finish_reply = Err; finishing = 0 :: else -> abort_B() fi
+                 if :: package -> finish_reply = Err; finishing = 0
+                    :: else -> died = (kept -> 1 : died); abort_B() fi
               :: else
            fi }
     :: atomic { ableB && finish_call == Err && doB == idle -> finish_call = 0;
-           if :: (recB == prepared || recB == loaded) && !package -> abort_B() :: else fi }
+           if :: (recB == prepared || recB == loaded) && gives_up -> abort_B() :: else fi }
     :: atomic { ableB && doB == persisting && recB == loaded && qemuB != dead ->
            if :: mutation != persist_late -> defB = 1 :: else fi; doB = committing }
     :: atomic { ableB && (doB == persisting || doB == committing) && recB == loaded && losses > 0 && !package ->
-           losses--; abort_B(); doB = idle } /* it failed: no space, an abort, a deadline */
+           losses--; died = (kept -> 1 : died); abort_B(); doB = idle } /* it failed: no space, an abort, a deadline */
     :: atomic { ableB && doB == committing && recB == loaded && qemuB == arrived ->
            if :: mutation == cont_first -> run_at_B() :: else -> write_B(committed); doB = idle fi }
     :: atomic { ableB && doB == committing && recB == loaded && (qemuB == running || qemuB == standing) ->
@@ -343,8 +354,11 @@ end: do
            (recB == start_attempted && qemuB == dead)) -> finishing = 0; finish_reply = Err }
     /* the client that called Prepare has gone */
     :: atomic { ableB && (recB == prepared || recB == loaded) && doB == idle && finish_call == 0 &&
-           (eof || !connB || (p2p && !link) || qemuB == dead) && !package ->
-           if :: postcopy && qemuB == arrived -> write_B(loaded); doB = persisting :: else -> abort_B() fi }
+           (eof || !connB || (p2p && !link) || qemuB == dead) && gives_up -> abort_B() }
+    :: atomic { ableB && (recB == prepared || recB == loaded) && doB == idle && finish_call == 0 &&
+           (eof || !connB || (p2p && !link)) && qemuB == arrived &&
+           (mutation == alone_unproved || (postcopy && mutation == postcopy_forward)) ->
+           write_B(loaded); doB = persisting }
     :: atomic { ableB && recB == aborted && doB == idle && !goneB ->
            if :: qemuB != dead -> qemuB = dead :: else -> defB = 0 fi; news = 1 }
     :: atomic { ableB && recB == aborted && goneB && !probed && finish_call == 0 -> recB = no_record; diskB = no_record }
@@ -386,13 +400,17 @@ inline crash_daemon_B()
 }
 inline kill_A()
 {
-    if :: qemuA != dead -> died = 1; qemuA = dead :: else fi;
+    if :: qemuA == dead
+       :: qemuA != dead && sent && whole && (recB == prepared || recB == loaded) && penB != aborted && len(question) == 0 ->
+          kept = 1; qemuA = dead /* B has all of it, and nobody has asked for it */
+       :: else -> died = 1; qemuA = dead
+    fi;
     if :: postcopy && !pages && qemuB != incoming && qemuB != dead -> qemuB = dead; news = 1 :: else fi;
     stream = 0
 }
 inline kill_B()
 {
-    if :: qemuB == running || qemuB == standing -> died = 1
+    if :: qemuB == running || qemuB == standing || (kept && qemuB == arrived) -> died = 1
        :: postcopy && no_way_back -> died = 1
        :: else fi;
     qemuB = dead; stream = 0; news = 1
@@ -400,7 +418,7 @@ inline kill_B()
 inline crash_host_A()
 {
     if :: penA != 0 -> if :: diskA = penA :: skip fi; penA = 0 :: else fi;
-    recA = diskA; crash_daemon_A(); kill_A()
+    recA = diskA; if :: qemuA != dead -> sent = 0 :: skip fi; crash_daemon_A(); kill_A()
 }
 inline crash_host_B()
 {
@@ -436,13 +454,13 @@ proctype Operator()
 {
 end: do
     :: atomic { decides && ableA && doA == asking && recA == released && (doubt || !link || !upB) && !no_way_back &&
-           !(postcopy && qemuA == device) && !hereA && !thereA ->
+           !(postcopy && qemuA == device) && qemuA != dead && !hereA && !thereA ->
            if :: upB -> crash_host_B() :: else -> kill_B() fi;
            hereA = 1; if :: mutation != here_marked -> mark = 0 :: else fi;
            write_A(resolved_here); doA = going_back }
     :: atomic { decides && ableA && doA == asking && recA == released && doubt && !hereA && !thereA &&
            ((recB == start_attempted && qemuB == dead && defB) || ((qemuB == running || qemuB == standing) && (!postcopy || pages)) ||
-            (no_way_back && qemuB == dead)) ->
+            (no_way_back && qemuB == dead) || qemuA == dead) ->
            thereA = 1; write_A(resolved_there); doA = marking }
     :: atomic { decides && ableB && doB == idle && !thereB && !upA && (recB == prepared || recB == loaded) && whole ->
            kill_A(); thereB = 1; proofB = 1; write_B(loaded); doB = persisting }
@@ -453,9 +471,9 @@ end: do
 
 /* virsh start and resume, autostart, Pacemaker: on either host, whenever virtvzd lets them. */
 #define users_A (starts > 0 && ableA && doA == idle && (recA == ended || recA == no_record || \
-                 (recA == resolved_here && mutation == here_startable)))
+                 (recA == resolved_here && !thereB)))
 #define users_B (starts > 0 && ableB && doB == idle && (!arriving || thereB || mutation == no_arriving || \
-                 (reach && mark && penA == 0 && (recA == ended || recA == no_record || mutation == mark_answers))))
+                 (reach && mark && penA == 0 && (recA == ended || recA == no_record))))
 proctype Others()
 {
 end: do
@@ -478,7 +496,7 @@ proctype Judge() /* when nothing can happen any more: all is up and connected, a
         assert(calm);
         CHECK(NONE_RUN, alive || died || lostA || (recA == released && doubt) || (thereA && (defB || lostB)) || thereB);
         CHECK(DOUBT, recA != released || (doA == asking && doubt && !back &&
-              ((recB == start_attempted && attempted && qemuB == dead) || lostB)));
+              ((recB == start_attempted && qemuB == dead) || lostB)));
         CHECK(DOUBT, recA != released || !decides || hereA || thereA);
         CHECK(DOUBT, recA == released || qemuA == running || qemuA == dead || lostA);
         CHECK(LEFT_OVER, recA == released || lostA || (recA == no_record && recB == no_record && (!defB || !arriving)));

@@ -6,7 +6,7 @@
  *     gone    no guest, no definition, no job and no reservation there; and the host that answers has
  *             written "moved to <asker>" first (a claim), so that it must ask back from now on;
  *     here    else; where nobody answers, the start is refused, too.
- * A host that has nothing but a mark of its own asks on, its place reserved meanwhile. */
+ * A host that has nothing but a mark of its own, of either kind, asks on, its place reserved meanwhile. */
 
 #define TWO_RUN   1 /* two copies run */
 #define STUCK     2 /* one definition, no guest, all up: but it cannot be started */
@@ -25,8 +25,11 @@
 #define forget_any        10 /* forget clears "arriving from", of whatever job it is */
 #define undefine_unmarks  11 /* undefining removes the mark, too */
 #define no_relay          12 /* a mark to a third host is taken for "gone" */
-#define reply_stale       13 /* an answer to an earlier question is taken for one to this */
+#define taken_unmarked    13 /* --here: B gives its copy up, but does not write "moved to A" */
 #define arriving_only     14 /* with the source's word that it has ended, "moved to" is not looked at */
+#define arriving_unasked  15 /* who has nothing but "arriving from" does not ask on */
+#define arriving_replaced 16 /* a guest may arrive where it is "arriving from" another host */
+#define condemn_any       17 /* --here: B gives up what is there, however it has come */
 
 #ifndef REPLAY
 c_decl {
@@ -50,54 +53,66 @@ hidden byte crashes_max, losses_max;
 #define READ_SETTINGS skip
 #endif
 #define CHECK(property, what) assert((only != 0 && only != property) || (what))
-#define H      3 /* hosts that there is room for */
+#define H 3 /* hosts that there is room for */
 #define NOBODY 3
 
-mtype = { no_record, none, released, ended, prepared, started, aborted };
+mtype = { no_record, none, released, resolved_here, ended, prepared, started, aborted };
 mtype = { idle, waiting, Gone, Here };
 
 /* Durable. */
 bit def[H], visited[H];
 byte moved_to[H], arriving_from[H];
-mtype rec_out[H], rec_in[H];    /* the record of the job that left, of the one that came */
-byte out_to[H], in_from[H];
+mtype rec_out[H];               /* the record of the job that left, which is one at a time */
+byte out_to[H];
+mtype rec_in[H * H];            /* those of the jobs that came: at K from H */
+#define AT_FROM(k, h) rec_in[(k) * H + (h)]
 /* The copies. */
 bit guest[H], held[H];          /* runs; stands paused, released */
 /* Not durable. */
-bit up[H], reserved[H], asked_on[H], session[H], heard_session[H], relay_session[H];
+bit up[H], reserved[H], asked_on[H];
 mtype reply[H];                 /* to the question of this host */
 byte askee[H], relay_for[H], owes[H]; /* owes: to whom it has yet to say "gone" */
 bit must_start[H], marking[H];
 byte cut = NOBODY;              /* the host that the others cannot reach */
 byte moves, starts, users, crashes, losses;
-bit calm, judging, reinstalled;
+bit calm, judging;
 
 #define linked(h, k) (cut != (h) && cut != (k))
 #define reach(h, k)  (up[h] && up[k] && linked(h, k))
-#define job(h)       (rec_out[h] == none || rec_out[h] == released || rec_in[h] == prepared)
+#define arrives(k)   (AT_FROM(k, 0) == prepared || AT_FROM(k, 1) == prepared || AT_FROM(k, 2) == prepared)
+#define job(h)       (rec_out[h] == none || rec_out[h] == released || arrives(h))
 #define here(k)      (guest[k] || held[k] || def[k] || job(k) || reserved[k])
 #define running      (guest[0] + guest[1] + guest[2])
 
 #define source_ended(h) (reach(h, arriving_from[h]) && out_to[arriving_from[h]] == h && \
                          rec_out[arriving_from[h]] == ended)
 
+/* Whom it asks that has nothing else. */
+#define mark(k) (moved_to[k] != NOBODY || mutation == arriving_unasked -> moved_to[k] : arriving_from[k])
+
+inline claim(x, to) { moved_to[x] = to; arriving_from[x] = NOBODY }
 inline run_at(h) { CHECK(TWO_RUN, running - guest[h] == 0); guest[h] = 1; visited[h] = 1 }
 inline end_asking(h)
 {
     reply[h] = idle; askee[h] = NOBODY; relay_for[h] = NOBODY; reserved[h] = 0; asked_on[h] = 0
 }
-inline answer(x, s, what) /* only who still waits for this answer gets it */
+/* Connections to and from h break. Who waits for an answer knows that none will come. */
+inline break_connections(h)
 {
-    if :: reply[x] == waiting && (session[x] == s || mutation == reply_stale) -> reply[x] = what; session[x] = !session[x]
-       :: else fi
+    for (x : 0 .. 2) {
+        if :: reply[x] == waiting && asked_on[x] && (x == h || askee[x] == h) -> reply[x] = Here :: else fi
+    }
+    x = 0
 }
+/* Also to a question that its asker has given up since: that of a later one may get it. */
+inline answer(x, what) { if :: reply[x] == waiting -> reply[x] = what :: else fi }
 
 /* What one host does by itself. */
 proctype Host(byte h)
 {
 end: do
     :: atomic { !up[h] -> up[h] = 1;
-           if :: rec_in[h] == prepared -> rec_in[h] = aborted; arriving_from[h] = NOBODY :: else fi }
+           if :: arrives(h) -> AT_FROM(h, arriving_from[h]) = aborted; arriving_from[h] = NOBODY :: else fi }
     /* virsh start, autostart, Pacemaker */
     :: atomic { up[h] && (starts > 0 || must_start[h]) && def[h] && !guest[h] && !held[h] && !job(h) && !reserved[h] &&
            reply[h] == idle && !marking[h] ->
@@ -114,18 +129,18 @@ end: do
            if :: !guest[h] && !held[h] && !job(h) -> moved_to[h] = NOBODY; run_at(h) :: else fi }
     :: atomic { up[h] && relay_for[h] == NOBODY && reply[h] == Here -> end_asking(h) }
     :: atomic { up[h] && relay_for[h] != NOBODY && reply[h] == Gone && owes[h] == NOBODY ->
-           owes[h] = relay_for[h]; heard_session[h] = relay_session[h];
-           if :: mutation == claim_missing || mutation == claim_late :: else -> moved_to[h] = relay_for[h] fi }
+           owes[h] = relay_for[h];
+           if :: mutation == claim_missing || mutation == claim_late :: else -> claim(h, relay_for[h]) fi }
     :: atomic { up[h] && relay_for[h] != NOBODY && reply[h] == Here ->
-           answer(relay_for[h], relay_session[h], Here); end_asking(h) }
-    :: atomic { up[h] && owes[h] != NOBODY -> answer(owes[h], heard_session[h], Gone);
+           answer(relay_for[h], Here); end_asking(h) }
+    :: atomic { up[h] && owes[h] != NOBODY -> answer(owes[h], Gone);
            if :: mutation == claim_late -> marking[h] = 1 :: else -> owes[h] = NOBODY fi;
            if :: relay_for[h] != NOBODY -> end_asking(h) :: else -> reserved[h] = 0 fi }
-    :: atomic { up[h] && marking[h] && owes[h] != NOBODY -> moved_to[h] = owes[h]; owes[h] = NOBODY; marking[h] = 0 }
+    :: atomic { up[h] && marking[h] && owes[h] != NOBODY -> claim(h, owes[h]); owes[h] = NOBODY; marking[h] = 0 }
     /* nobody answers */
     :: atomic { up[h] && reply[h] == waiting && (!reach(h, askee[h]) || losses > 0) ->
-           if :: reach(h, askee[h]) -> losses-- :: else fi; session[h] = !session[h];
-           if :: relay_for[h] != NOBODY -> answer(relay_for[h], relay_session[h], Here) :: else fi;
+           if :: reach(h, askee[h]) -> losses-- :: else fi;
+           if :: relay_for[h] != NOBODY -> answer(relay_for[h], Here) :: else fi;
            end_asking(h) }
     od
 }
@@ -135,83 +150,75 @@ proctype Pair(byte h, k)
 {
 end: do
     :: atomic { reach(h, k) && reply[h] == waiting && askee[h] == k && !asked_on[h] ->
-           if :: here(k) || owes[k] != NOBODY || reply[k] != idle -> answer(h, session[h], Here)
+           if :: here(k) || owes[k] != NOBODY || reply[k] != idle -> answer(h, Here)
               :: else ->
-                 if :: moved_to[k] == NOBODY || (moved_to[k] == h && mutation != own_mark_relayed) || mutation == no_relay ->
-                       owes[k] = h; heard_session[k] = session[h]; asked_on[h] = 1; reserved[k] = 1;
-                       if :: mutation == claim_missing || mutation == claim_late :: else -> moved_to[k] = h fi
-                    :: else -> asked_on[h] = 1; relay_for[k] = h; relay_session[k] = session[h];
-                       reply[k] = waiting; askee[k] = moved_to[k]; asked_on[k] = 0;
+                 if :: mark(k) == NOBODY || (mark(k) == h && mutation != own_mark_relayed) || mutation == no_relay ->
+                       owes[k] = h; asked_on[h] = 1; reserved[k] = 1;
+                       if :: mutation == claim_missing || mutation == claim_late :: else -> claim(k, h) fi
+                    :: else -> asked_on[h] = 1; relay_for[k] = h;
+                       reply[k] = waiting; askee[k] = mark(k); asked_on[k] = 0;
                        if :: mutation != relay_unreserved -> reserved[k] = 1 :: else fi
                  fi
            fi }
     :: atomic { moves > 0 && reach(h, k) && guest[h] && rec_out[h] == no_record && !job(h) && !guest[k] && !held[k] &&
-           !job(k) && !reserved[k] -> moves--;
-           rec_out[h] = none; out_to[h] = k; rec_in[k] = prepared; in_from[k] = h; arriving_from[k] = h }
-    :: atomic { up[h] && out_to[h] == k && rec_out[h] == none && guest[h] && reach(h, k) && rec_in[k] == prepared && in_from[k] == h ->
+           !job(k) && !reserved[k] && (arriving_from[k] == NOBODY || mutation == arriving_replaced) -> moves--;
+           rec_out[h] = none; out_to[h] = k; AT_FROM(k, h) = prepared; arriving_from[k] = h }
+    :: atomic { up[h] && out_to[h] == k && rec_out[h] == none && guest[h] && reach(h, k) && AT_FROM(k, h) == prepared ->
            rec_out[h] = released; guest[h] = 0; held[h] = 1 }
-    :: atomic { up[h] && out_to[h] == k && rec_out[h] == none && (!guest[h] || !reach(h, k) || rec_in[k] != prepared || in_from[k] != h) ->
+    :: atomic { up[h] && out_to[h] == k && rec_out[h] == none && (!guest[h] || !reach(h, k) || AT_FROM(k, h) != prepared) ->
            rec_out[h] = ended }
     /* B's record decides */
-    :: atomic { up[k] && rec_in[k] == prepared && in_from[k] == h && rec_out[h] == released && out_to[h] == k ->
-           if :: rec_in[k] = started; run_at(k);
+    :: atomic { up[k] && AT_FROM(k, h) == prepared && rec_out[h] == released && out_to[h] == k ->
+           if :: AT_FROM(k, h) = started; run_at(k);
                  if :: def[k] = 1 :: skip fi; /* persistent there, or not */
                  if :: mutation != return_marked -> moved_to[k] = NOBODY :: else fi
-              :: rec_in[k] = aborted; arriving_from[k] = NOBODY
+              :: AT_FROM(k, h) = aborted; arriving_from[k] = NOBODY
            fi }
-    :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && in_from[k] == h && rec_in[k] == aborted ->
+    :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && AT_FROM(k, h) == aborted ->
            if :: held[h] -> run_at(h) :: else fi; held[h] = 0; rec_out[h] = ended }
-    :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && in_from[k] == h && rec_in[k] == started && !marking[h] &&
-           moved_to[h] != k && mutation != mark_late && mutation != mark_missing -> moved_to[h] = k }
-    :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && in_from[k] == h && rec_in[k] == started && !marking[h] &&
+    :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && AT_FROM(k, h) == started && !marking[h] &&
+           moved_to[h] != k && mutation != mark_late && mutation != mark_missing -> claim(h, k) }
+    :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == released && AT_FROM(k, h) == started && !marking[h] &&
            (moved_to[h] == k || mutation == mark_late || mutation == mark_missing) ->
            held[h] = 0; rec_out[h] = ended;
            if :: def[h] = 0 :: skip fi; /* undefined at the source, or not */
            if :: mutation == mark_late -> marking[h] = 1 :: else fi }
+    /* `vz resolve --here`: what the operator says is true, that no copy is left there and none went on
+     * from there since. B hears it later. */
+    :: atomic { up[h] && out_to[h] == k && rec_out[h] == released && held[h] && !marking[h] && !up[k] && running == 0 &&
+           (arriving_from[k] == h || AT_FROM(k, h) == aborted) && rec_out[k] == no_record ->
+           rec_out[h] = resolved_here; moved_to[h] = NOBODY; held[h] = 0; run_at(h) }
+    :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == resolved_here && !reserved[k] ->
+           rec_out[h] = ended;
+           if :: arriving_from[k] == h || mutation == condemn_any -> CHECK(TWO_RUN, !guest[k]); def[k] = 0;
+                 if :: AT_FROM(k, h) == started && mutation != taken_unmarked -> moved_to[k] = h :: else fi
+              :: else /* nothing of it has been left there */
+           fi;
+           AT_FROM(k, h) = aborted }
     :: atomic { up[h] && out_to[h] == k && marking[h] && mutation == mark_late -> moved_to[h] = k; marking[h] = 0 }
     :: atomic { reach(h, k) && out_to[h] == k && rec_out[h] == ended && !marking[h] ->
-           if :: in_from[k] == h && rec_in[k] == prepared -> rec_in[k] = aborted; arriving_from[k] = NOBODY
+           if :: AT_FROM(k, h) == prepared -> AT_FROM(k, h) = aborted; arriving_from[k] = NOBODY
               :: else fi;
-           if :: in_from[k] == h && rec_in[k] != no_record -> rec_in[k] = no_record; in_from[k] = NOBODY; arriving_from[k] = NOBODY
-              :: else -> if :: mutation == forget_any -> arriving_from[k] = NOBODY :: else fi
-           fi;
+           AT_FROM(k, h) = no_record;
+           if :: arriving_from[k] == h || mutation == forget_any -> arriving_from[k] = NOBODY :: else fi;
            rec_out[h] = no_record; out_to[h] = NOBODY }
     od
 }
 
-/* Connections to and from h break. Who waits for an answer knows that none will come. */
-inline break_connections(h)
+/* Users, and faults. */
+proctype World(byte h)
 {
-    for (x : 0 .. 2) {
-        if :: reply[x] == waiting && asked_on[x] && (x == h || askee[x] == h) -> reply[x] = Here; session[x] = !session[x]
-           :: else fi
-    }
-    x = 0
-}
-inline crash_daemon(h)
-{
-    break_connections(h);
-    up[h] = 0; end_asking(h); owes[h] = NOBODY; marking[h] = 0
-}
-
-proctype World()
-{
-    byte h, x;
+    byte x;
 end: do
-    :: atomic { !judging && users > 0 -> select(h : 0 .. 2);
-           if :: up[h] && guest[h] && !job(h) -> users--; guest[h] = 0
-              :: up[h] && !def[h] && visited[h] && !job(h) -> users--; def[h] = 1
-              :: up[h] && def[h] && !job(h) && !reserved[h] -> users--; def[h] = 0;
-                 if :: mutation == undefine_unmarks -> moved_to[h] = NOBODY :: else fi
-              :: else
-           fi; h = 0 }
-    :: atomic { !judging && crashes > 0 -> select(h : 0 .. 2);
-           if :: up[h] -> crashes--; crash_daemon(h);
-                 if :: guest[h] = 0; held[h] = 0 :: skip fi /* the host, or only its daemon */
-              :: else
-           fi; h = 0 }
-    :: atomic { !judging && losses > 0 && cut == NOBODY -> losses--; select(h : 0 .. 2); cut = h; break_connections(h); h = 0 }
-    :: atomic { cut != NOBODY -> cut = NOBODY }
+    :: atomic { !judging && users > 0 && up[h] && guest[h] && !job(h) -> users--; guest[h] = 0 }
+    :: atomic { !judging && users > 0 && up[h] && !def[h] && visited[h] && !job(h) -> users--; def[h] = 1 }
+    :: atomic { !judging && users > 0 && up[h] && def[h] && !job(h) && !reserved[h] -> users--; def[h] = 0;
+           if :: mutation == undefine_unmarks -> moved_to[h] = NOBODY :: else fi }
+    :: atomic { !judging && crashes > 0 && up[h] -> crashes--; break_connections(h);
+           up[h] = 0; end_asking(h); owes[h] = NOBODY; marking[h] = 0;
+           if :: guest[h] = 0; held[h] = 0 :: skip fi /* the host, or only its daemon */ }
+    :: atomic { !judging && losses > 0 && cut == NOBODY -> losses--; cut = h; break_connections(h) }
+    :: atomic { cut == h -> cut = NOBODY }
     :: atomic { !judging && !calm -> calm = 1; users = 0; crashes = 0; losses = 0; starts = 0; moves = 0 }
     od
 }
@@ -222,7 +229,8 @@ proctype Judge()
     byte h;
     atomic { timeout -> judging = 1; assert(cut == NOBODY);
         for (h : 0 .. 2) {
-            CHECK(LEFT_OVER, rec_out[h] == no_record && rec_in[h] == no_record && arriving_from[h] == NOBODY && !held[h]);
+            CHECK(LEFT_OVER, rec_out[h] == no_record && AT_FROM(h, 0) == no_record && AT_FROM(h, 1) == no_record &&
+                  AT_FROM(h, 2) == no_record && arriving_from[h] == NOBODY && !held[h]);
             CHECK(OWNER, !guest[h] || moved_to[h] == NOBODY);
             if :: running == 0 && only_def(h) -> must_start[h] = 1 :: else fi
         } }
@@ -237,13 +245,14 @@ init
         READ_SETTINGS;
         moves = moves_max; starts = starts_max; users = users_max; crashes = crashes_max; losses = losses_max;
         for (h : 0 .. 2) {
-            moved_to[h] = NOBODY; arriving_from[h] = NOBODY; out_to[h] = NOBODY; in_from[h] = NOBODY;
+            moved_to[h] = NOBODY; arriving_from[h] = NOBODY; out_to[h] = NOBODY;
             askee[h] = NOBODY; relay_for[h] = NOBODY; owes[h] = NOBODY;
-            rec_out[h] = no_record; rec_in[h] = no_record; reply[h] = idle; up[h] = 1
+            rec_out[h] = no_record; reply[h] = idle; up[h] = 1
         }
+        for (h : 0 .. 8) { rec_in[h] = no_record }
         def[0] = 1; guest[0] = 1; visited[0] = 1;
-        run Host(0); run Host(1); run Pair(0, 1); run Pair(1, 0);
-        if :: hosts == 3 -> run Host(2); run Pair(0, 2); run Pair(2, 0); run Pair(1, 2); run Pair(2, 1) :: else fi;
-        run World(); run Judge(); h = 0
+        run Host(0); run Host(1); run World(0); run World(1); run Pair(0, 1); run Pair(1, 0);
+        if :: hosts == 3 -> run Host(2); run World(2); run Pair(0, 2); run Pair(2, 0); run Pair(1, 2); run Pair(2, 1) :: else fi;
+        run Judge(); h = 0
     }
 }
