@@ -6,6 +6,7 @@
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
 #include "migrate/service.h"
+#include "migrate/verdict.h"
 #include "storage/identify.h"
 
 #include <string.h>
@@ -16,16 +17,12 @@
  * until it has heard the record here stays, to tell it again after a restart. */
 static void end_record(vz_migration *m)
 {
-    g_autoptr(GError) err = NULL;
-    vz_record record = vz_journal_state(m->journal);
-    if (!m->peer_fingerprint || !m->incarnation)
+    if (!m->peer_fingerprint || !m->incarnation) {
         vz_migration_forget(m);
-    /* Taken back by the operator: the destination has to hear that first. */
-    else if (record == VZ_RECORD_ENDED || record == VZ_RECORD_RESOLVED_HERE ||
-             vz_journal_advance(m->journal, VZ_RECORD_ENDED, &err))
-        vz_migrate_errand(m);
-    else
-        vz_error(m->id, "the job is over, but its record cannot say so: %s", err->message);
+        return;
+    }
+    vz_verdict_end(m); /* if it fails now, the errand tries it again */
+    vz_migrate_errand(m);
 }
 
 static void close_job(vz_migration *m, vz_job_type outcome, const char *error_text)

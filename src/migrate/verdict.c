@@ -92,11 +92,23 @@ vz_outcome vz_verdict_ask(vz_migration *migration)
     }
 }
 
-bool vz_verdict_forget(vz_migration *migration)
+bool vz_verdict_end(vz_migration *migration)
 {
     g_autoptr(GError) err = NULL;
     vz_record record = vz_journal_state(migration->journal);
-    bool condemn = record == VZ_RECORD_RESOLVED_HERE;
+    if (record == VZ_RECORD_ENDED || record == VZ_RECORD_RESOLVED_HERE ||
+        vz_journal_advance(migration->journal, VZ_RECORD_ENDED, &err))
+        return true;
+    vz_error(migration->id, "the job is over, but its record cannot say so yet: %s", err->message);
+    return false;
+}
+
+bool vz_verdict_forget(vz_migration *migration)
+{
+    g_autoptr(GError) err = NULL;
+    if (!vz_verdict_end(migration))
+        return false;
+    bool condemn = vz_journal_state(migration->journal) == VZ_RECORD_RESOLVED_HERE;
     g_autofree char *word = vz_journal_get(migration->journal, VZ_NOTE_RESOLVED);
     bool there = word && g_str_has_prefix(word, "there");
     json_t *reply = vz_question_of_job(

@@ -24,8 +24,13 @@ bool vz_verdict_probe(vz_migration *migration, int64_t patience_us, GError **err
  * cannot be told now. Serves the inbox, deaf to cancel. */
 vz_outcome vz_verdict_ask(vz_migration *migration);
 
-/* Tells the destination that it may forget the job, or must (resolved-here). false: it has not
- * heard. For a job without a domain on any one thread; it then just blocks. */
+/* The source's part is over: its record says so, durably, unless it is resolved-here, which the
+ * destination has to hear first. false: not yet, for the disk is sick, which is logged. */
+bool vz_verdict_end(vz_migration *migration);
+
+/* Tells the destination that it may forget the job, or must (resolved-here), once that is durable
+ * here. false: it has not heard. For a job without a domain on any one thread; it then just blocks.
+ */
 bool vz_verdict_forget(vz_migration *migration);
 
 /* The destination's part: see question.h. */
