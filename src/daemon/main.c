@@ -275,6 +275,7 @@ static bool run(const vz_config *config, GError **err)
     if (ok) {
         vz_recover_configs(host);
         vz_recover_guests(host);
+        vz_driver_qemu_end_unborn(host->store);
         ok = set_up_migration(host, config, err) && listen_unix(server, config, err) &&
              listen_tcp(server, config, err);
     }

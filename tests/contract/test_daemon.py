@@ -20,11 +20,13 @@ def tearDownModule():
     contract.tear_down_module()
 
 
-class Daemon(Case):
-    """virtvzd ends, is killed, and comes back."""
-
+class DaemonCase(Case):
     def log(self):
         return self.host.out("cat", "/var/log/virtvzd.log")
+
+
+class Daemon(DaemonCase):
+    """virtvzd ends, is killed, and comes back."""
 
     def test_guests_survive(self):
         self.define("g1")
@@ -191,7 +193,7 @@ class Daemon(Case):
         self.assertEqual(self.host.run("/usr/sbin/virtvzd", "--bogus", check=False).returncode, 2)
 
 
-class Restart(Case):
+class Restart(DaemonCase):
     """What guests and clients have of virtvzd, before and after it was killed or restarted."""
 
     client_class = Virsh13  # what is looked at are guests, not words
@@ -280,6 +282,30 @@ class Restart(Case):
             for pid in pids:
                 self.assertNotEqual(self.host.run("kill", "-0", pid, check=False).returncode, 0)
             self.assertEqual(self.qemu_pid("g2"), other)
+
+    def test_killed_while_it_started_guests(self):
+        """What it leaves is a QEMU that was not told to run yet, and no status. One that has run is
+        another matter."""
+        for name in ("g1", "g2"):
+            self.define(name)
+        self.ok("start", "--paused", "g1")
+        self.ok("start", "g2")
+        pid = self.qemu_pid("g2")
+        self.host.daemon("kill")
+        statuses = list(self.host.path("/run/virtvz/domains").glob("*.status"))
+        kept = {path: path.read_text() for path in statuses}
+        for path in statuses:
+            path.unlink()
+        self.host.daemon("start")
+        self.assertEqual(self.host.out("pgrep", "qemu-system"), pid)
+        self.assertRegex(self.log(), "error.* a QEMU of it runs of which there is no status")
+        self.ok("start", "g1")
+        self.host.daemon("kill")
+        for path, text in kept.items():
+            if "<name>g2</name>" in text:
+                path.write_text(text)
+        self.host.daemon("start")
+        self.assertEqual(self.state("g2"), "running (booted)")
 
     def test_what_follows_a_shutdown(self):
         """The end, a new start, or a reboot that a client asked for: although virtvzd is not there when

@@ -361,6 +361,23 @@ static void release(vz_domain *domain)
     guest_free(g);
 }
 
+void vz_driver_qemu_end_unborn(vz_store *store)
+{
+    g_autoptr(GDir) dir = g_dir_open(host->run_dir, 0, NULL);
+    for (const char *name; dir && (name = g_dir_read_name(dir));) {
+        uint8_t uuid[VZ_UUID_BYTES];
+        g_autoptr(GError) err = NULL;
+        if (!vz_uuid_parse(name, uuid) || vz_store_has_status(store, name, NULL))
+            continue;
+        if (!vz_qemu_end_unborn(host, name, &err))
+            vz_error(
+                name,
+                "a QEMU of it runs of which there is no status; it is left alone, and must end "
+                "before the domain is started: %s",
+                err->message);
+    }
+}
+
 /* ---- commands ---- */
 
 static bool suspend(vz_domain *domain, GError **err)

@@ -21,7 +21,9 @@
 /* Long only for a process in uninterruptible sleep (a dead NFS server). */
 #define KILL_TIMEOUT_US (10 * (int64_t)1000000)
 /* Its monitor is closed a moment before it can be waited for. */
-#define LAST_BREATH_US ((int64_t)1000000)
+#define LAST_BREATH_US    ((int64_t)1000000)
+#define UNBORN_TIMEOUT_US (2 * (int64_t)1000000)
+#define UNBORN_POLL_US    ((gulong)10 * 1000)
 
 const vz_qemu_host vz_qemu_host_default = {
     .run_dir = VZ_RUNDIR "/qemu",
@@ -364,5 +366,49 @@ bool vz_qemu_kill(vz_qemu *qemu, bool graceful, GError **err)
     remove_taps(qemu->taps);
     remove_rundir(qemu->rundir);
     vz_qemu_release(qemu);
+    return true;
+}
+
+/* ---- one that was never told to run ---- */
+
+static bool never_ran(vz_qmp *qmp, GError **err)
+{
+    json_t *value = vz_qmp_command(qmp, "query-status", NULL, UNBORN_TIMEOUT_US, err);
+    if (!value)
+        return false;
+    const char *status = json_string_value(json_object_get(value, "status"));
+    bool unborn = status && (strcmp(status, "prelaunch") == 0 || strcmp(status, "inmigrate") == 0);
+    if (!unborn)
+        vz_fail(err, VZ_ERR_OPERATION_INVALID, "its state is '%s'", status ? status : "unknown");
+    json_decref(value);
+    return unborn;
+}
+
+/* Its monitor closes when it has let go of everything else. */
+static bool quit(vz_qmp *qmp, GError **err)
+{
+    g_autoptr(GError) closed = NULL;
+    int64_t deadline_us = vz_now_us() + UNBORN_TIMEOUT_US;
+    if (!vz_qmp_do(qmp, "quit", NULL, UNBORN_TIMEOUT_US, err))
+        return false;
+    while (vz_qmp_do(qmp, "query-status", NULL, UNBORN_TIMEOUT_US, &closed) &&
+           vz_now_us() < deadline_us)
+        g_usleep(UNBORN_POLL_US);
+    return closed || vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "it does not quit");
+}
+
+bool vz_qemu_end_unborn(const vz_qemu_host *host, const char *uuid_text, GError **err)
+{
+    g_autoptr(GError) nobody = NULL;
+    g_autofree char *rundir = g_build_filename(host->run_dir, uuid_text, NULL);
+    g_autofree char *path = vz_handover_monitor_path(rundir);
+    vz_autofd monitor = vz_unix_connect(path, &nobody);
+    if (monitor < 0)
+        return true;
+    g_autoptr(vz_qmp) qmp =
+        vz_qmp_open(vz_steal_fd(&monitor), vz_now_us() + UNBORN_TIMEOUT_US, err);
+    if (!qmp || !never_ran(qmp, err) || !quit(qmp, err))
+        return false;
+    remove_rundir(rundir);
     return true;
 }

@@ -80,6 +80,11 @@ bool vz_qemu_kill(vz_qemu *qemu, bool graceful, GError **err);
  * adopted. */
 void vz_qemu_tidy(const vz_qemu_host *host, const vz_def *live);
 
+/* Ends a QEMU of which only the run directory RUN_DIR/UUID is left, since its virtvzd died while it
+ * started it; blocks for seconds, needs no actor. true: it has ended, or had already. false
+ * (OPERATION_INVALID and others): it has run, or does not answer, and was left as it is. */
+bool vz_qemu_end_unborn(const vz_qemu_host *host, const char *uuid_text, GError **err);
+
 /* Forgets it without touching it: the daemon ends, QEMU goes on. */
 void vz_qemu_release(vz_qemu *take_qemu);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(vz_qemu, vz_qemu_release)
