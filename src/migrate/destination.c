@@ -7,6 +7,7 @@
 #include "driver/life.h"
 #include "migrate/service.h"
 #include "migrate/stats.h"
+#include "storage/lease.h"
 
 #include <string.h>
 
@@ -173,6 +174,7 @@ static bool finish(vz_migration *m, const vz_cookie *cookie, const vz_options *o
     if (cookie->stats)
         vz_stats_from_json(cookie->stats, &m->stats);
     m->busy++;
+    vz_saga_rewind(&m->saga);
     vz_saga_result result =
         vz_migration_note(m, "run-on-arrival", m->run_on_arrival ? "yes" : "no", err)
             ? vz_saga_run(&m->saga, VZ_PHASE_FINISH, err)
@@ -210,7 +212,14 @@ bool vz_destination_finish_alone(vz_migration *m, GError **err)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID,
                        "not all of the guest has come, so it cannot run here");
     m->source_is_dead = true;
-    return finish(m, &cookie, m->options, err);
+    bool prepared = m->leases != NULL; /* not after a restart */
+    g_autoptr(GError) why = NULL;
+    g_autoptr(vz_domain) domain = vz_domain_ref(m->domain);
+    if (!finish(m, &cookie, m->options, err))
+        return false;
+    if (!prepared && !vz_lease_seize(domain, m->def, &why))
+        vz_warn(m->id, "%s", why->message);
+    return true;
 }
 
 bool vz_destination_finish(vz_migration *m, const vz_cookie *cookie, const vz_options *options,

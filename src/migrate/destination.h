@@ -38,7 +38,7 @@ void vz_destination_client_lost(vz_migration *migration);
 
 /* Any thread: the record says aborted; what is left of the guest goes away, soon. The job's
  * `dissolved` then tells. */
-void vz_destination_dissolve(vz_migration *migration, const char *reason);
+void vz_destination_dissolve(vz_migration *migration);
 
 /* Any thread: the record says aborted whatever it said before (vz_journal_condemn); the guest, also
  * one that runs, and its definition go away, soon. The job's `dissolved` then tells. */
@@ -47,7 +47,10 @@ void vz_destination_condemn(vz_migration *migration);
 /* The source's copy is dead: of an arrival that is whole the guest runs here. Actor. */
 bool vz_destination_finish_alone(vz_migration *migration, GError **err);
 /* The same, soon; one that is not whole is given up. false: nothing of it is here. Any thread. */
-bool vz_destination_source_died(vz_migration *migration);
+bool vz_destination_go_on_alone(vz_migration *migration);
+/* The source's copy is dead, but may have run on after this one was made: one that is whole is
+ * kept, soon, until an operator decides. Else like the above. */
+bool vz_destination_keep(vz_migration *migration);
 /* The record becomes final, then all is taken back; tried again until both are done. Actor. */
 void vz_destination_give_up(vz_migration *migration, const char *reason);
 

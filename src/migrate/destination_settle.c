@@ -185,6 +185,15 @@ static void finish_alone(vz_domain *domain, void *data)
         vz_destination_give_up(m, "the source's copy has died, and not all of it has come");
 }
 
+static void keep(vz_domain *domain, void *data)
+{
+    (void)domain;
+    vz_migration *m = data;
+    if (m->domain && !m->busy && !vz_migration_in_doubt(m) &&
+        vz_journal_state(m->journal) < VZ_RECORD_COMMITTED)
+        vz_destination_leave(m, "the source's copy has died, and may have run on before that");
+}
+
 /* A reference, or NULL. Any thread. */
 static vz_domain *find_domain(const vz_migration *m)
 {
@@ -195,13 +204,22 @@ static vz_domain *find_domain(const vz_migration *m)
     return vz_table_find_uuid(vz_migrate_settings(m->service)->table, uuid, NULL, &ignored);
 }
 
-void vz_destination_dissolve(vz_migration *m, const char *reason)
+static bool post(vz_migration *m, vz_domain *domain, vz_task_class kind, vz_domain_fn run)
 {
-    (void)reason;
+    return vz_domain_post(domain, kind, run, vz_migration_ref(m),
+                          (GDestroyNotify)vz_migration_unref);
+}
+
+/* Of a guest of which something is here. */
+static bool post_if_here(vz_migration *m, vz_task_class kind, vz_domain_fn run)
+{
     g_autoptr(vz_domain) domain = g_atomic_int_get(&m->dissolved) ? NULL : find_domain(m);
-    if (domain)
-        vz_domain_post(domain, VZ_TASK_DURING_JOB, dissolve, vz_migration_ref(m),
-                       (GDestroyNotify)vz_migration_unref);
+    return domain && post(m, domain, kind, run);
+}
+
+void vz_destination_dissolve(vz_migration *m)
+{
+    post_if_here(m, VZ_TASK_DURING_JOB, dissolve);
 }
 
 void vz_destination_condemn(vz_migration *m)
@@ -210,15 +228,17 @@ void vz_destination_condemn(vz_migration *m)
     if (!domain)
         g_atomic_int_set(&m->dissolved, 1);
     else
-        vz_domain_post(domain, VZ_TASK_NORMAL, condemn, vz_migration_ref(m),
-                       (GDestroyNotify)vz_migration_unref);
+        post(m, domain, VZ_TASK_NORMAL, condemn);
 }
 
-bool vz_destination_source_died(vz_migration *m)
+bool vz_destination_go_on_alone(vz_migration *m)
 {
-    g_autoptr(vz_domain) domain = g_atomic_int_get(&m->dissolved) ? NULL : find_domain(m);
-    return domain && vz_domain_post(domain, VZ_TASK_NORMAL, finish_alone, vz_migration_ref(m),
-                                    (GDestroyNotify)vz_migration_unref);
+    return post_if_here(m, VZ_TASK_NORMAL, finish_alone);
+}
+
+bool vz_destination_keep(vz_migration *m)
+{
+    return post_if_here(m, VZ_TASK_NORMAL, keep);
 }
 
 /* --- after a restart --- */

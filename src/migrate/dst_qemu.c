@@ -9,6 +9,7 @@
 #include "migrate/memory.h"
 #include "migrate/service.h"
 #include "migrate/trail.h"
+#include "migrate/whereabouts.h"
 #include "storage/identify.h"
 #include "storage/lease.h"
 
@@ -37,16 +38,21 @@ static bool mark_arriving(vz_migration *m, GError **err)
     return vz_store_get_mark(vz_table_store(vz_domain_table(m->domain)),
                              vz_domain_uuid_text(m->domain), VZ_MARK_MOVED, &moved, err) &&
            (!moved || vz_migration_note(m, VZ_NOTE_MOVED_BEFORE, moved, err)) &&
-           vz_trail_save(m, err) && vz_trail_mark(m, VZ_MARK_ARRIVING, err);
+           vz_whereabouts_check_arrival(m, err) && vz_trail_save(m, err) &&
+           vz_trail_mark(m, VZ_MARK_ARRIVING, err);
 }
 
 static void unmark_arriving(vz_migration *m)
 {
     g_autoptr(GError) err = NULL;
-    if (!vz_trail_unmark(m->service, vz_domain_uuid_text(m->domain), VZ_MARK_ARRIVING, m->id, &err))
+    g_autofree char *moved = NULL;
+    const char *uuid = vz_domain_uuid_text(m->domain);
+    if (!vz_trail_unmark(m->service, uuid, VZ_MARK_ARRIVING, m->id, &err) ||
+        !vz_store_get_mark(vz_table_store(vz_domain_table(m->domain)), uuid, VZ_MARK_MOVED, &moved,
+                           &err))
         vz_error(m->id, "'%s' stays marked as arriving: %s", vz_domain_name(m->domain),
                  err->message);
-    else
+    else if (!moved || !g_str_has_prefix(moved, m->id)) /* taken back: the source is asked by it */
         vz_trail_remove(m->service, m->id);
 }
 

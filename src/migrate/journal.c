@@ -325,6 +325,17 @@ char *vz_journal_last_step(vz_journal *journal, bool *ret_done)
     return g_strdup(last->step);
 }
 
+bool vz_journal_step_done(vz_journal *journal, const char *step)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);
+    for (guint i = 0; i < journal->steps->len; i++) {
+        const step_record *record = journal->steps->pdata[i];
+        if (strcmp(record->step, step) == 0)
+            return record->done;
+    }
+    return false;
+}
+
 vz_record vz_journal_state(vz_journal *journal)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&journal->lock);

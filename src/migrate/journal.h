@@ -82,6 +82,9 @@ bool vz_journal_step(vz_journal *journal, const char *verb, const char *step, GE
  * it was done. NULL: none. Caller frees. */
 char *vz_journal_last_step(vz_journal *journal, bool *ret_done);
 
+/* Whether a step was done and not undone. */
+bool vz_journal_step_done(vz_journal *journal, const char *step);
+
 vz_record vz_journal_state(vz_journal *journal);
 
 /* From COMMITTED to ABORTED, for a guest that is proved dead and of which no start was attempted.

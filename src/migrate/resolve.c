@@ -226,7 +226,9 @@ static bool decide_on_source(const matter *x, vz_resolution decision, GError **e
 {
     vz_migration *m = x->m;
     vz_record to = decision == VZ_RESOLVE_HERE ? VZ_RECORD_RESOLVED_HERE : VZ_RECORD_RESOLVED_THERE;
-    if (!vz_journal_advance(m->journal, to, err))
+    /* Whom the destination will ask where the guest is, when it has heard. */
+    if ((decision == VZ_RESOLVE_HERE && !vz_trail_save(m, err)) ||
+        !vz_journal_advance(m->journal, to, err))
         return false;
     if (decision == VZ_RESOLVE_HERE) {
         g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(x->domain);
@@ -251,7 +253,10 @@ static bool decide(const matter *x, vz_resolution decision, GError **err)
         return false;
     if (x->m->side == VZ_SIDE_SOURCE)
         return decide_on_source(x, decision, err);
-    return vz_destination_finish_alone(x->m, err);
+    /* The mark goes: what this host's operator starts is not the source's to take away. */
+    return vz_destination_finish_alone(x->m, err) &&
+           vz_trail_unmark(x->service, vz_domain_uuid_text(x->domain), VZ_MARK_ARRIVING, x->m->id,
+                           err);
 }
 
 static char *outcome_text(const matter *x, vz_resolution decision)

@@ -154,6 +154,14 @@ vz_saga_result vz_saga_run(vz_saga *saga, vz_phase phase, GError **err)
     return VZ_SAGA_OK;
 }
 
+bool vz_saga_released(const vz_saga *saga)
+{
+    for (const vz_step *step = saga->steps; step->name; step++)
+        if (step->kind == VZ_STEP_RELEASE)
+            return vz_journal_step_done(saga->journal, step->name);
+    return false;
+}
+
 vz_saga_result vz_saga_settle(vz_saga *saga, GError **err)
 {
     if (saga->pivoted)
@@ -169,6 +177,18 @@ vz_saga_result vz_saga_settle(vz_saga *saga, GError **err)
         vz_fail(err, VZ_ERR_OPERATION_FAILED, "the outcome of '%s' is not known yet",
                 saga->steps[i].name);
     return result;
+}
+
+void vz_saga_rewind(vz_saga *saga)
+{
+    bool done = false;
+    g_autofree char *last = vz_journal_last_step(saga->journal, &done);
+    if (!last || done || saga->pivoted)
+        return;
+    const vz_step *step = &saga->steps[--saga->next];
+    if (step->undo)
+        step->undo(saga->migration);
+    note_undone(saga, step);
 }
 
 void vz_saga_revoke(vz_saga *saga)

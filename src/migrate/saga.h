@@ -53,10 +53,17 @@ bool vz_saga_expects(const vz_saga *saga, vz_phase phase);
  * set unless VZ_SAGA_OK. */
 vz_saga_result vz_saga_run(vz_saga *saga, vz_phase phase, GError **err);
 
+/* The release was seen to its end, and the record says so. */
+bool vz_saga_released(const vz_saga *saga);
+
 /* Takes everything back, or where a release or pivot was begun, asks first. For an abort from
  * outside a phase, for a job whose outcome was not known, and after a restart. VZ_SAGA_OK: the
  * outcome is that the guest has moved; go on with vz_saga_run. err is set for VZ_SAGA_PENDING. */
 vz_saga_result vz_saga_settle(vz_saga *saga, GError **err);
+
+/* For a job that goes on after a restart, before its pivot: what was begun then and not done is
+ * taken back, to be run anew. */
+void vz_saga_rewind(vz_saga *saga);
 
 /* The pivot was revoked where its decision is kept, since nothing of what follows it has happened:
  * takes everything back. */

@@ -51,10 +51,11 @@ static vz_outcome ask_once(vz_migration *migration, bool *ret_again)
                  {"wait", VZ_OUTCOME_UNKNOWN, true},
                  {"unknown", VZ_OUTCOME_UNKNOWN, false}};
     g_autoptr(GError) err = NULL;
-    /* The proof of the release, since no cookie carries it any more. */
-    json_t *question = migration->guest_died ? json_pack("{ss sb ss}", "op", "verdict", "dead",
-                                                         true, "release", migration->release)
-                                             : json_pack("{ss}", "op", "verdict");
+    /* The proof of the release, since no cookie carries it any more. Where the stream was not seen
+     * to end QEMU may have run the guest again before it died, and have written to its disks. */
+    json_t *question = json_pack("{ss sb}", "op", "verdict", "dead", migration->guest_died ? 1 : 0);
+    if (migration->guest_died && vz_saga_released(&migration->saga))
+        json_object_set_new(question, "release", json_string(migration->release));
     json_t *reply = vz_question_of_job(migration, question, VZ_QUESTION_DEADLINE_US, &err);
     *ret_again = true;
     keep_answer(migration, reply, err);
@@ -146,7 +147,7 @@ static const char *judge(vz_migration *migration)
         record = VZ_RECORD_ABORTED;
     }
     if (record == VZ_RECORD_ABORTED) {
-        vz_destination_dissolve(migration, "the source asked and was told that the move is off");
+        vz_destination_dissolve(migration);
         return wait_dissolved(migration) ? "aborted" : "wait";
     }
     if (record == VZ_RECORD_STARTED)
@@ -159,27 +160,31 @@ static const char *judge(vz_migration *migration)
     return "unknown";
 }
 
-/* The source has ended its part for good. What was not committed here is given up with it. Where a
- * start was attempted and QEMU died, its operator has left the guest to this host (`left_here`). */
-static bool forget(vz_migration *migration, bool left_here, GError **err)
+/* The source has ended its part for good. What was not committed here is given up with it, unless
+ * its operator has left the guest to this host (`left_here`): a whole one then goes on here, and of
+ * one whose start was attempted before QEMU died the definition stays. */
+static bool forget(vz_migration *m, bool left_here, GError **err)
 {
-    vz_record record = vz_journal_state(migration->journal);
+    vz_record record = vz_journal_state(m->journal);
+    if (left_here && (record == VZ_RECORD_PREPARED || record == VZ_RECORD_LOADED) &&
+        vz_destination_go_on_alone(m))
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID, "the guest is being started");
     if (record < VZ_RECORD_COMMITTED) {
-        if (!vz_journal_advance(migration->journal, VZ_RECORD_ABORTED, err))
+        if (!vz_journal_advance(m->journal, VZ_RECORD_ABORTED, err))
             return false;
-        vz_destination_dissolve(migration, "the source has given the migration up");
-        if (!wait_dissolved(migration))
+        vz_destination_dissolve(m);
+        if (!wait_dissolved(m))
             return vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "the guest's process does not end");
     } else if (record != VZ_RECORD_STARTED && record != VZ_RECORD_ABORTED &&
-               !(left_here && g_atomic_int_get(&migration->dissolved))) {
+               !(left_here && g_atomic_int_get(&m->dissolved))) {
         return vz_fail(err, VZ_ERR_OPERATION_INVALID,
                        "the job is not decided: its record says '%s'", vz_record_name(record));
     }
     /* The source's copy has ended: the guest may be started here without asking. */
-    g_autofree char *domain = vz_journal_get(migration->journal, VZ_NOTE_DOMAIN);
-    if (!vz_trail_unmark(migration->service, domain, VZ_MARK_ARRIVING, migration->id, err))
+    g_autofree char *domain = vz_journal_get(m->journal, VZ_NOTE_DOMAIN);
+    if (!vz_trail_unmark(m->service, domain, VZ_MARK_ARRIVING, m->id, err))
         return false;
-    vz_migration_forget(migration);
+    vz_migration_forget(m);
     return true;
 }
 
@@ -206,19 +211,20 @@ json_t *vz_verdict_reply_probe(const vz_asked *asked, GError **err)
     return json_pack("{ss}", "record", vz_record_name(vz_journal_state(m->journal)));
 }
 
-/* The source's copy has died after it had let the guest go. If that has come whole it goes on here;
- * the source asks again. */
-static bool goes_on_here(const vz_asked *asked)
+/* The source's copy has died after it had let the guest go. With the proof that it had ended by
+ * then, the guest goes on here if it has come whole; else a whole one is kept for an operator. The
+ * source asks again. */
+static bool outlives_source(const vz_asked *asked)
 {
     vz_migration *m = asked->migration;
     vz_record record = vz_journal_state(m->journal);
     const char *proof = json_string_value(json_object_get(asked->object, "release"));
     g_autofree char *hash = proof ? vz_release_hash(proof) : NULL;
     g_autofree char *expected = vz_journal_get(m->journal, VZ_NOTE_RELEASE);
-    return json_is_true(json_object_get(asked->object, "dead")) && hash && expected &&
-           strcmp(hash, expected) == 0 &&
+    bool proved = hash && expected && strcmp(hash, expected) == 0;
+    return json_is_true(json_object_get(asked->object, "dead")) &&
            (record == VZ_RECORD_PREPARED || record == VZ_RECORD_LOADED) &&
-           vz_destination_source_died(m);
+           (proved ? vz_destination_go_on_alone(m) : vz_destination_keep(m));
 }
 
 /* With what there is of the guest, as evidence for an operator. */
@@ -227,7 +233,7 @@ json_t *vz_verdict_reply_verdict(const vz_asked *asked, GError **err)
     vz_migration *m = record_of(asked, err);
     if (!m)
         return NULL;
-    const char *verdict = goes_on_here(asked) ? "wait" : judge(m);
+    const char *verdict = outlives_source(asked) ? "wait" : judge(m);
     json_t *reply = json_pack("{ss ss}", "verdict", verdict, "record",
                               vz_record_name(vz_journal_state(m->journal)));
     vz_whereabouts_describe(m, reply);
@@ -250,34 +256,46 @@ json_t *vz_verdict_reply_forget(const vz_asked *asked, GError **err)
                : NULL;
 }
 
-/* A guest that went on to a third host is not this host's to take away. A mark that it arrived to
- * is of an earlier move. */
-static bool check_still_here(vz_migration *m, GError **err)
+/* What is here came by this job, and was not started since by this host's own operator: the mark
+ * of its arrival stands. One that went on to a third host is not this host's to take away; a mark
+ * that it arrived to is of an earlier move, and that of this job is ours (reply_condemn). */
+static bool may_take_away(vz_migration *m, bool *ret_ours, GError **err)
 {
     g_autofree char *domain = vz_journal_get(m->journal, VZ_NOTE_DOMAIN);
-    g_autofree char *mark = NULL;
     g_autofree char *before = vz_journal_get(m->journal, VZ_NOTE_MOVED_BEFORE);
+    g_autofree char *moved = NULL;
+    g_autofree char *arriving = NULL;
     vz_store *store = vz_table_store(vz_migrate_settings(m->service)->table);
-    if (!vz_store_get_mark(store, domain, VZ_MARK_MOVED, &mark, err))
+    if (!vz_store_get_mark(store, domain, VZ_MARK_MOVED, &moved, err) ||
+        !vz_store_get_mark(store, domain, VZ_MARK_ARRIVING, &arriving, err))
         return false;
-    return !mark || g_strcmp0(mark, before) == 0 ||
+    *ret_ours = arriving && g_str_has_prefix(arriving, m->id);
+    return !moved || g_strcmp0(moved, before) == 0 || g_str_has_prefix(moved, m->id) ||
            vz_fail(err, VZ_ERR_OPERATION_INVALID, "the guest has run here and has moved on to %s",
-                   vz_trail_mark_host(mark));
+                   vz_trail_mark_host(moved));
+}
+
+/* From now on this host asks the source before it starts the guest; marked first, so that there is
+ * no moment in which it would not. */
+static bool take_away(vz_migration *m, GError **err)
+{
+    if (!vz_journal_condemn(m->journal, err) || !vz_trail_mark(m, VZ_MARK_MOVED, err))
+        return false;
+    g_atomic_int_set(&m->dissolved, 0); /* its process may be gone, but not its definition */
+    vz_destination_condemn(m);
+    if (!wait_dissolved(m))
+        return vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "the guest's process does not end");
+    return true;
 }
 
 json_t *vz_verdict_reply_condemn(const vz_asked *asked, GError **err)
 {
     if (!asked->migration)
         return reply_forgotten();
+    bool ours = false;
     vz_migration *m = record_of(asked, err);
-    if (!m || !check_still_here(m, err) || !vz_journal_condemn(m->journal, err))
+    if (!m || !may_take_away(m, &ours, err) || (ours && !take_away(m, err)))
         return NULL;
-    g_atomic_int_set(&m->dissolved, 0); /* its process may be gone, but not its definition */
-    vz_destination_condemn(m);
-    if (!wait_dissolved(m)) {
-        vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "the guest's process does not end");
-        return NULL;
-    }
     vz_migration_forget(m);
     return reply_forgotten();
 }

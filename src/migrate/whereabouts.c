@@ -117,44 +117,62 @@ static json_t *pass_on(const search *s, const vz_trail *next)
     }
     if (answer)
         return answer;
-    g_autofree char *text = g_strdup_printf("it went on to %s, which does not answer: %s",
-                                            next->peer_name, err->message);
+    g_autofree char *text =
+        g_strdup_printf("%s may have it, and does not answer: %s", next->peer_name, err->message);
     return say("unknown", text);
+}
+
+/* The host that a mark names; NULL: the mark or what it names is damaged. */
+static vz_trail *trail_of_mark(vz_migrate *service, const char *value, GError **err)
+{
+    uint8_t job[VZ_UUID_BYTES];
+    if (vz_trail_mark_job(value, job))
+        return vz_trail_load(service, job, err);
+    vz_fail(err, VZ_ERR_INTERNAL_ERROR, "the mark '%s' is damaged", value);
+    return NULL;
+}
+
+static bool names(const vz_trail *trail, const vz_trail *asker)
+{
+    return memcmp(trail->peer_uuid, asker->peer_uuid, VZ_UUID_BYTES) == 0;
 }
 
 static json_t *follow_mark(const search *s, const char *mark, GError **err)
 {
-    uint8_t job[VZ_UUID_BYTES];
-    if (!vz_trail_mark_job(mark, job)) {
-        vz_fail(err, VZ_ERR_INTERNAL_ERROR, "the mark '%s' of domain %s is damaged", mark,
-                s->domain);
-        return NULL;
-    }
-    g_autoptr(vz_trail) next = vz_trail_load(s->service, job, err);
+    g_autoptr(vz_trail) next = trail_of_mark(s->service, mark, err);
     if (!next)
         return NULL;
     /* Left to the asker's host: a definition here obeys the mark. */
-    if (memcmp(next->peer_uuid, s->asker->peer_uuid, VZ_UUID_BYTES) == 0)
-        return say("gone", "it was left to the asker");
-    return pass_on(s, next);
+    return names(next, s->asker) ? say("gone", "it was left to the asker") : pass_on(s, next);
+}
+
+/* Nothing of it is here, but who sent it here may not have ended its copy. */
+static json_t *ask_its_source(const search *s, const char *mark, GError **err)
+{
+    g_autoptr(vz_trail) source = trail_of_mark(s->service, mark, err);
+    if (!source)
+        return NULL;
+    return names(source, s->asker) ? give_away(s) : pass_on(s, source);
 }
 
 static json_t *find(const search *s, GError **err)
 {
     bool defined;
-    g_autofree char *mark = NULL;
+    g_autofree char *moved = NULL;
+    g_autofree char *arriving = NULL;
     json_t *here = look_in_table(s, &defined);
     if (here)
         return here;
-    if (!vz_store_get_mark(store_of(s->service), s->domain, VZ_MARK_MOVED, &mark, err))
+    if (!vz_store_get_mark(store_of(s->service), s->domain, VZ_MARK_MOVED, &moved, err) ||
+        !vz_store_get_mark(store_of(s->service), s->domain, VZ_MARK_ARRIVING, &arriving, err))
         return NULL;
-    if (mark)
-        return follow_mark(s, mark, err);
+    if (moved)
+        return follow_mark(s, moved, err);
     if (defined)
         return say("defined", "it is defined there");
     if (vz_store_has_status(store_of(s->service), s->domain, NULL))
         return say("unknown", "a guest of it may run there whose status cannot be read");
-    return give_away(s);
+    return arriving ? ask_its_source(s, arriving, err) : give_away(s);
 }
 
 json_t *vz_whereabouts_reply_where(const vz_asked *asked, GError **err)
@@ -197,12 +215,7 @@ void vz_whereabouts_describe(const vz_migration *m, json_t *reply)
 static json_t *ask_by_mark(vz_migrate *service, const char *value, bool claim, vz_inbox *inbox,
                            GError **err)
 {
-    uint8_t job[VZ_UUID_BYTES];
-    if (!vz_trail_mark_job(value, job)) {
-        vz_fail(err, VZ_ERR_INTERNAL_ERROR, "its mark '%s' is damaged", value);
-        return NULL;
-    }
-    g_autoptr(vz_trail) trail = vz_trail_load(service, job, err);
+    g_autoptr(vz_trail) trail = trail_of_mark(service, value, err);
     return trail ? ask_trail(trail, 0, claim, inbox, err) : NULL;
 }
 
@@ -259,6 +272,31 @@ bool vz_whereabouts_check_start(vz_domain *domain, bool automatic, bool *ret_giv
         *ret_given = *ret_given || value;
     }
     return true;
+}
+
+bool vz_whereabouts_check_arrival(const vz_migration *m, GError **err)
+{
+    g_autofree char *mark = NULL;
+    g_autoptr(GError) silence = NULL;
+    const char *uuid = vz_domain_uuid_text(m->domain);
+    if (!vz_store_get_mark(store_of(m->service), uuid, VZ_MARK_ARRIVING, &mark, err))
+        return false;
+    g_autoptr(vz_trail) earlier = mark ? trail_of_mark(m->service, mark, &silence) : NULL;
+    if (!mark || (earlier && memcmp(earlier->peer_uuid, m->peer_uuid, VZ_UUID_BYTES) == 0))
+        return true;
+    json_t *answer =
+        earlier ? ask_trail(earlier, 0, false, vz_domain_inbox(m->domain), &silence) : NULL;
+    bool ok = answer && says(answer, "gone");
+    if (!ok)
+        vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                "domain '%s' came here from %s before, which has not ended its copy: %s; when that "
+                "host answers this settles itself, and if it never will, remove '%s.marks' in "
+                "the state directory's 'domains' on %s",
+                vz_domain_name(m->domain), vz_trail_mark_host(mark),
+                answer ? detail_of(answer) : silence->message, uuid,
+                vz_migrate_settings(m->service)->host_name);
+    json_decref(answer);
+    return ok;
 }
 
 json_t *vz_whereabouts_evidence(vz_migrate *service, vz_domain *domain)

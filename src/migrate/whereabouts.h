@@ -18,6 +18,10 @@
 bool vz_whereabouts_check_start(vz_domain *domain, bool automatic, bool *ret_given, void *user,
                                 GError **err);
 
+/* On a destination, before the mark of this arrival replaces that of an earlier one, whose source
+ * may not have ended its copy: it is asked. OPERATION_INVALID names it. The domain's actor. */
+bool vz_whereabouts_check_arrival(const vz_migration *migration, GError **err);
+
 /* What the other hosts say of a domain that has marks, as evidence for an operator: members of an
  * object that is the caller's; and who has the lease of its images; empty without either. Nothing
  * is noted there. Actor. */

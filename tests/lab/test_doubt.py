@@ -13,6 +13,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import phases  # noqa: E402
 import tap  # noqa: E402
 from scene import VZ, Scene, eventually  # noqa: E402
 
@@ -148,7 +149,7 @@ class Marks(DoubtTest):
         for host in (self.a, self.b):
             self.refused(virsh(host, "start", worker.name), "a guest of it on hostc")
         self.c.daemon("stop")
-        self.refused(virsh(self.a, "start", worker.name), "went on to hostc, which does not answer")
+        self.refused(virsh(self.a, "start", worker.name), "hostc may have it, and does not answer")
         self.c.daemon("start")
         virsh(self.c, "destroy", worker.name)
         virsh(self.c, "undefine", worker.name)
@@ -197,6 +198,61 @@ class Marks(DoubtTest):
         self.runs_on(self.b)
 
 
+class ThreeHosts(DoubtTest):
+    """What a host knows only from hearsay. Hosta has a definition and a mark that names hostb; the
+    guest has gone on from there to hostc."""
+
+    def setUp(self):
+        super().setUp()
+        self.move(self.a, self.b)
+        self.move(self.b, self.c, "--undefinesource")
+
+    def come_back(self, *options):
+        """From hostc to hostb; one of them dies on the way."""
+        virsh(self.c, *MOVE, "--p2p", *options, worker.name, scene.uri(self.b))
+
+    def test_taken_back_from_a_host_between(self):
+        daemon(self.b, "announce:crash:before")
+        self.come_back()
+        eventually("it is in doubt", lambda: "in doubt" in [one["phase"] for one in jobs(self.c)], 60)
+        self.b.crash()
+        done = vz(self.c, "resolve", worker.name, "--here", "--yes")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.runs_on(self.c)
+        self.b.boot()
+        eventually("the other host has heard", lambda: jobs(self.c) == [], 90)
+        self.refused(virsh(self.a, "start", worker.name), "has moved to hostb", "a guest of it on hostc")
+
+    def test_a_source_that_has_not_ended_its_copy(self):
+        daemon(self.c, "end-source:crash:before")
+        self.come_back()
+        self.runs_on(self.b)
+        virsh(self.b, "destroy", worker.name)
+        virsh(self.b, "undefine", worker.name)
+        self.refused(virsh(self.a, "start", worker.name), "hostc may have it, and does not answer")
+        daemon(self.c)
+        eventually("it may start", lambda: virsh(self.c, "undefine", worker.name).returncode == 0 and
+                   virsh(self.a, "start", worker.name).returncode == 0, 60)
+        self.runs_on(self.a)
+
+    def test_an_earlier_arrival_that_is_not_over(self):
+        daemon(self.c, "end-source:crash:before")
+        self.come_back()
+        self.runs_on(self.b)
+        virsh(self.b, "destroy", worker.name)
+        virsh(self.b, "undefine", worker.name)
+        done = vz(self.a, "resolve", worker.name, "--here", "--yes")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(virsh(self.a, "start", worker.name).returncode, 0)
+        self.refused(virsh(self.a, *MOVE, worker.name, scene.uri(self.b)),
+                     "came here from hostc before, which has not ended its copy")
+        self.runs_on(self.a)
+        daemon(self.c)
+        eventually("hostc has ended its copy", lambda: jobs(self.c) == [] and
+                   worker.state(self.c) == "shut off", 60)
+        self.move(self.a, self.b)
+
+
 class Doubt(DoubtTest):
     def doubt(self, fault):
         """The destination dies after the release; the guest is in doubt."""
@@ -238,6 +294,27 @@ class Doubt(DoubtTest):
             self.assertIsNone(worker.state(self.b))
         self.move(self.a, self.b, "--undefinesource")
 
+    def test_taken_back_and_started_there_by_another_word(self):
+        """Its first operator took it back, and shut it down; then that of the destination goes on with
+        what has come there. The order to give it up comes too late."""
+        self.doubt("commit:crash:before")
+        self.link("cut")
+        daemon(self.b)
+        done = vz(self.a, "resolve", worker.name, "--here", "--yes")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.runs_on(self.a)
+        virsh(self.a, "destroy", worker.name)
+        done = vz(self.b, "resolve", worker.name, "--here", "--yes")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.runs_on(self.b)
+        self.link("heal")
+        eventually("hosta's order was heard", lambda: jobs(self.a) == [], 90)
+        self.assertEqual(worker.state(self.b), "running")
+
+    def link(self, state):
+        for one, other in ((self.a, self.b), (self.b, self.a)):
+            scene.lab.command("path", one.name, other.name, state)
+
     def test_nobody_can_know(self):
         """A start was attempted, and QEMU died: the destination says so, and the operator decides."""
         self.doubt("start-guest:crash:before")
@@ -274,9 +351,16 @@ class LastCopy(DoubtTest):
     """The source's host dies when it has let go, and before the destination has committed."""
 
     def released(self):
-        daemon(self.a, "release:crash:after")
-        virsh(self.a, *MOVE, "--undefinesource", "--p2p", worker.name, scene.uri(self.b))
-        self.a.crash()
+        """A client that has everything but its Finish done dies with the host."""
+        with phases.Client(self.a) as source, phases.Client(self.b) as destination:
+            domain = source.lookup(worker.name)
+            cookie, xml = source.begin(domain)
+            cookie, address = destination.prepare(cookie, xml)
+            source.perform(domain, cookie, address)
+            self.a.crash()
+        self.kept()
+
+    def kept(self):
         eventually("the destination keeps it", lambda: "worker" in vz(self.b, "list").stdout and
                    "in doubt" in vz(self.b, "list").stdout, 60)
 
@@ -284,6 +368,25 @@ class LastCopy(DoubtTest):
         with worker.unharmed():
             self.released()
             self.a.boot()
+            self.runs_on(self.b)
+            eventually("nothing is left of the job", lambda: jobs(self.a) + jobs(self.b) == [], 90)
+        self.assertIsNone(worker.state(self.a))
+
+    def test_kept_when_the_source_may_have_run_on(self):
+        """Its record does not say that the stream had ended when QEMU died."""
+        with worker.unharmed():
+            daemon(self.a, "release:crash:after")
+            virsh(self.a, *MOVE, "--undefinesource", "--p2p", worker.name, scene.uri(self.b))
+            self.a.crash()
+            self.kept()
+            self.a.boot()
+            eventually("it is in doubt there, too", lambda: "in doubt" in
+                       [one["phase"] for one in jobs(self.a)], 60)
+            self.assertIn("verdict: wait", vz(self.a, "resolve", worker.name).stdout)
+            self.assertEqual(worker.state(self.b), "paused")
+            self.refused(vz(self.a, "resolve", worker.name, "--here", "--yes"), "copy here has died")
+            done = vz(self.a, "resolve", worker.name, "--there", "--yes")
+            self.assertEqual(done.returncode, 0, done.stderr)
             self.runs_on(self.b)
             eventually("nothing is left of the job", lambda: jobs(self.a) + jobs(self.b) == [], 90)
         self.assertIsNone(worker.state(self.a))
@@ -317,7 +420,6 @@ class Deadlines(DoubtTest):
         super().tearDown()
 
     def test_after_each_phase(self):
-        import phases
         for calls in (1, 2, 3):
             source, destination = phases.Client(self.a), phases.Client(self.b)
             domain = source.lookup(worker.name)
