@@ -69,8 +69,8 @@ void vz_life_expect_reboot(vz_domain *domain, bool reboot);
 
 /* At the daemon's start: takes back a guest that a status file names. One that has died leaves the
  * domain shut off (crashed, as QEMU does not end by itself), with a message that says how it ended;
- * one that lives but does not answer stays
- * active, with a message, and can only be destroyed. Takes live. */
+ * one that lives but does not answer stays active, with a message, and can only be destroyed. Takes
+ * live. */
 typedef struct {
     vz_def *take_live;
     int id;

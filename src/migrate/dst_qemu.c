@@ -35,8 +35,7 @@ static bool check_host(vz_migration *m, GError **err)
 static bool mark_arriving(vz_migration *m, GError **err)
 {
     g_autofree char *moved = NULL;
-    return vz_store_get_mark(vz_table_store(vz_domain_table(m->domain)),
-                             vz_domain_uuid_text(m->domain), VZ_MARK_MOVED, &moved, err) &&
+    return vz_trail_get_mark(m, VZ_MARK_MOVED, &moved, err) &&
            (!moved || vz_migration_note(m, VZ_NOTE_MOVED_BEFORE, moved, err)) &&
            vz_whereabouts_check_arrival(m, err) && vz_trail_save(m, err) &&
            vz_trail_mark(m, VZ_MARK_ARRIVING, err);
@@ -48,11 +47,10 @@ static void unmark_arriving(vz_migration *m)
     g_autofree char *moved = NULL;
     const char *uuid = vz_domain_uuid_text(m->domain);
     if (!vz_trail_unmark(m->service, uuid, VZ_MARK_ARRIVING, m->id, &err) ||
-        !vz_store_get_mark(vz_table_store(vz_domain_table(m->domain)), uuid, VZ_MARK_MOVED, &moved,
-                           &err))
+        !vz_trail_get_mark(m, VZ_MARK_MOVED, &moved, &err))
         vz_error(m->id, "'%s' stays marked as arriving: %s", vz_domain_name(m->domain),
                  err->message);
-    else if (!moved || !g_str_has_prefix(moved, m->id)) /* taken back: the source is asked by it */
+    else if (!vz_trail_mark_is_of(moved, m->id)) /* if taken back, the source is asked by it */
         vz_trail_remove(m->service, m->id);
 }
 

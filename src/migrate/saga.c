@@ -12,10 +12,10 @@
 #define FAULT_HOLD_US ((int64_t)120 * 1000000)
 #define FAULT_POLL_US ((gulong)5 * 1000)
 
-/* Test builds: VZ_FAULT=STEP:{fail|crash}:{before|after}, which comes each time; or the file
- * VZ_FAULT_FILE says STEP:{fail|hold}:{before|after}, which comes once: the file is then
- * FILE.fired. hold waits until that is removed, so that anything can be done to the host at this
- * very point. */
+/* Test builds: VZ_FAULT=STEP:{fail|crash|hold}:{before|after}, which comes each time; or the file
+ * VZ_FAULT_FILE says the same, which comes once: the file is then FILE.fired. hold waits, until
+ * that is removed where there is one, so that anything can be done to the host at this very point.
+ */
 static bool fault(const vz_step *step, const char *when, GError **err)
 {
     const char *path = g_getenv("VZ_FAULT_FILE");
@@ -34,7 +34,7 @@ static bool fault(const vz_step *step, const char *when, GError **err)
     if (strcmp(words[1], "fail") == 0)
         return !vz_fail(err, VZ_ERR_INTERNAL_ERROR, "injected fault %s %s", when, step->name);
     int64_t deadline_us = vz_now_us() + FAULT_HOLD_US;
-    while (fired && access(fired, F_OK) == 0 && vz_now_us() < deadline_us)
+    while ((!fired || access(fired, F_OK) == 0) && vz_now_us() < deadline_us)
         g_usleep(FAULT_POLL_US);
     return false;
 }

@@ -181,13 +181,24 @@ bool vz_trail_mark(const vz_migration *m, const char *mark, GError **err)
     return vz_store_set_mark(store_of(m->service), domain, mark, value, err);
 }
 
+bool vz_trail_get_mark(const vz_migration *m, const char *mark, char **ret_value, GError **err)
+{
+    g_autofree char *domain = vz_journal_get(m->journal, VZ_NOTE_DOMAIN);
+    return vz_store_get_mark(store_of(m->service), domain, mark, ret_value, err);
+}
+
+bool vz_trail_mark_is_of(const char *value, const char *job)
+{
+    return value && g_str_has_prefix(value, job);
+}
+
 bool vz_trail_unmark(vz_migrate *service, const char *domain, const char *mark, const char *job,
                      GError **err)
 {
     g_autofree char *value = NULL;
     if (!vz_store_get_mark(store_of(service), domain, mark, &value, err))
         return false;
-    return !value || !g_str_has_prefix(value, job) ||
+    return !vz_trail_mark_is_of(value, job) ||
            vz_store_clear_mark(store_of(service), domain, mark, err);
 }
 

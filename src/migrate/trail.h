@@ -48,9 +48,14 @@ void vz_trail_replace_older(const vz_migration *migration);
 
 /* Sets the domain's mark to this job; durable. */
 bool vz_trail_mark(const vz_migration *migration, const char *mark, GError **err);
+/* That mark of the job's domain; NULL: there is none. */
+bool vz_trail_get_mark(const vz_migration *migration, const char *mark, char **ret_value,
+                       GError **err);
 /* Removes a mark, if it is of this job. */
 bool vz_trail_unmark(vz_migrate *service, const char *domain, const char *mark, const char *job,
                      GError **err);
+/* Whether a mark's value (may be NULL) names this job. */
+bool vz_trail_mark_is_of(const char *value, const char *job);
 /* The job that a mark's value names. false: the value is damaged. */
 bool vz_trail_mark_job(const char *value, uint8_t ret_job[VZ_UUID_BYTES]);
 /* The host's name in it; borrowed from the value. */

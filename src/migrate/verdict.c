@@ -53,7 +53,7 @@ static vz_outcome ask_once(vz_migration *migration, bool *ret_again)
     g_autoptr(GError) err = NULL;
     /* The proof of the release, since no cookie carries it any more. Where the stream was not seen
      * to end QEMU may have run the guest again before it died, and have written to its disks. */
-    json_t *question = json_pack("{ss sb}", "op", "verdict", "dead", migration->guest_died ? 1 : 0);
+    json_t *question = json_pack("{ss sb}", "op", "verdict", "dead", migration->guest_died);
     if (migration->guest_died && vz_saga_released(&migration->saga))
         json_object_set_new(question, "release", json_string(migration->release));
     json_t *reply = vz_question_of_job(migration, question, VZ_QUESTION_DEADLINE_US, &err);
@@ -258,19 +258,17 @@ json_t *vz_verdict_reply_forget(const vz_asked *asked, GError **err)
 
 /* What is here came by this job, and was not started since by this host's own operator: the mark
  * of its arrival stands. One that went on to a third host is not this host's to take away; a mark
- * that it arrived to is of an earlier move, and that of this job is ours (reply_condemn). */
+ * that it arrived to is of an earlier move, and that of this job is ours (take_away). */
 static bool may_take_away(vz_migration *m, bool *ret_ours, GError **err)
 {
-    g_autofree char *domain = vz_journal_get(m->journal, VZ_NOTE_DOMAIN);
     g_autofree char *before = vz_journal_get(m->journal, VZ_NOTE_MOVED_BEFORE);
     g_autofree char *moved = NULL;
     g_autofree char *arriving = NULL;
-    vz_store *store = vz_table_store(vz_migrate_settings(m->service)->table);
-    if (!vz_store_get_mark(store, domain, VZ_MARK_MOVED, &moved, err) ||
-        !vz_store_get_mark(store, domain, VZ_MARK_ARRIVING, &arriving, err))
+    if (!vz_trail_get_mark(m, VZ_MARK_MOVED, &moved, err) ||
+        !vz_trail_get_mark(m, VZ_MARK_ARRIVING, &arriving, err))
         return false;
-    *ret_ours = arriving && g_str_has_prefix(arriving, m->id);
-    return !moved || g_strcmp0(moved, before) == 0 || g_str_has_prefix(moved, m->id) ||
+    *ret_ours = vz_trail_mark_is_of(arriving, m->id);
+    return !moved || g_strcmp0(moved, before) == 0 || vz_trail_mark_is_of(moved, m->id) ||
            vz_fail(err, VZ_ERR_OPERATION_INVALID, "the guest has run here and has moved on to %s",
                    vz_trail_mark_host(moved));
 }

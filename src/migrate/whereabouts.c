@@ -132,9 +132,9 @@ static vz_trail *trail_of_mark(vz_migrate *service, const char *value, GError **
     return NULL;
 }
 
-static bool names(const vz_trail *trail, const vz_trail *asker)
+static bool leads_to(const vz_trail *trail, const uint8_t host[VZ_UUID_BYTES])
 {
-    return memcmp(trail->peer_uuid, asker->peer_uuid, VZ_UUID_BYTES) == 0;
+    return memcmp(trail->peer_uuid, host, VZ_UUID_BYTES) == 0;
 }
 
 static json_t *follow_mark(const search *s, const char *mark, GError **err)
@@ -143,7 +143,8 @@ static json_t *follow_mark(const search *s, const char *mark, GError **err)
     if (!next)
         return NULL;
     /* Left to the asker's host: a definition here obeys the mark. */
-    return names(next, s->asker) ? say("gone", "it was left to the asker") : pass_on(s, next);
+    return leads_to(next, s->asker->peer_uuid) ? say("gone", "it was left to the asker")
+                                               : pass_on(s, next);
 }
 
 /* Nothing of it is here, but who sent it here may not have ended its copy. */
@@ -152,7 +153,7 @@ static json_t *ask_its_source(const search *s, const char *mark, GError **err)
     g_autoptr(vz_trail) source = trail_of_mark(s->service, mark, err);
     if (!source)
         return NULL;
-    return names(source, s->asker) ? give_away(s) : pass_on(s, source);
+    return leads_to(source, s->asker->peer_uuid) ? give_away(s) : pass_on(s, source);
 }
 
 static json_t *find(const search *s, GError **err)
@@ -279,10 +280,10 @@ bool vz_whereabouts_check_arrival(const vz_migration *m, GError **err)
     g_autofree char *mark = NULL;
     g_autoptr(GError) silence = NULL;
     const char *uuid = vz_domain_uuid_text(m->domain);
-    if (!vz_store_get_mark(store_of(m->service), uuid, VZ_MARK_ARRIVING, &mark, err))
+    if (!vz_trail_get_mark(m, VZ_MARK_ARRIVING, &mark, err))
         return false;
     g_autoptr(vz_trail) earlier = mark ? trail_of_mark(m->service, mark, &silence) : NULL;
-    if (!mark || (earlier && memcmp(earlier->peer_uuid, m->peer_uuid, VZ_UUID_BYTES) == 0))
+    if (!mark || (earlier && leads_to(earlier, m->peer_uuid)))
         return true;
     json_t *answer =
         earlier ? ask_trail(earlier, 0, false, vz_domain_inbox(m->domain), &silence) : NULL;

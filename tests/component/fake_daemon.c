@@ -328,6 +328,7 @@ bool vz_api_domain_abort_job(vz_call *call, const vz_wire_domain_args *args, GEr
 
 bool vz_api_vz_list_jobs(vz_call *call, vz_wire_string_ret *ret, GError **err)
 {
+    (void)call;
     (void)err;
     static char text[256];
     char uuid[VZ_UUID_TEXT_BYTES];
@@ -340,7 +341,6 @@ bool vz_api_vz_list_jobs(vz_call *call, vz_wire_string_ret *ret, GError **err)
                    job.domain->name, uuid, job.in_doubt ? "in doubt" : "copying memory",
                    job.destination);
     }
-    (void)call;
     ret->value = running ? text : "[]";
     return true;
 }

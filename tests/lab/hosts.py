@@ -146,9 +146,11 @@ class Host:
         """Where this machine sees the host's /local, also after a crash."""
         return self.lab.state / self.name / "local"
 
-    def daemon(self, action):
-        """start, stop, kill or restart its virtvzd."""
-        self.lab.command("daemon", self.name, action)
+    def daemon(self, action, fault=None):
+        """start, stop, kill or restart its virtvzd; a virtvzd-faults with a fault (HACKING.md)."""
+        variables = ["env", "VZ_FAULT=" + fault] if fault else []
+        _run([*variables, *self.lab.argv, "daemon", self.name, action], check=True,
+             timeout=COMMAND_TIMEOUT_S)
 
     def link(self, state):
         self.lab.command("link", self.name, state)

@@ -7,7 +7,6 @@ The daemons are virtvzd-faults (src/migrate/saga.c), so that they die where a te
 import json
 import os
 import re
-import subprocess
 import sys
 import unittest
 
@@ -51,9 +50,7 @@ def vz(host, *words):
 def daemon(host, fault=None):
     """Its daemon anew, with a fault built in or none."""
     host.daemon("stop")
-    env = {**os.environ, **({"VZ_FAULT": fault} if fault else {})}
-    subprocess.run([*scene.lab.argv, "daemon", host.name, "start"], env=env, check=True,
-                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    host.daemon("start", fault)
 
 
 def alive(host):

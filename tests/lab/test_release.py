@@ -8,7 +8,6 @@ The daemons are virtvzd-faults, which dies where VZ_FAULT says (src/migrate/saga
 import itertools
 import os
 import random
-import subprocess
 import sys
 import unittest
 
@@ -66,9 +65,7 @@ def tearDownModule():
 def restart(host, fault=None):
     """Its daemon anew, with a fault built in or none."""
     host.daemon("stop")
-    env = {**os.environ, **({"VZ_FAULT": fault} if fault else {})}
-    subprocess.run([*scene.lab.argv, "daemon", host.name, "start"], env=env, check=True,
-                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    host.daemon("start", fault)
 
 
 def records(host):

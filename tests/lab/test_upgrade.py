@@ -10,7 +10,6 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
 import unittest
 
@@ -22,6 +21,7 @@ from scene import VZ, Scene, eventually  # noqa: E402
 
 BUILD = os.environ.get("VZ_BUILD", "build")
 OLD_BUILD = os.environ.get("VZ_OLD_BUILD")
+HOLD = ":hang:" if OLD_BUILD else ":hold:"  # as it was called then
 RECORDED = SOURCE / "tests" / "recorded" / "1"
 MIGRATE_TIMEOUT_S = 120
 MOVE = ("--live", "--persistent", "--undefinesource")
@@ -66,15 +66,11 @@ def install(host, build):
 
 def setUpModule():
     global scene, worker
-    scene = Scene("upgrade")
+    scene = Scene("upgrade", faulty=not OLD_BUILD)
     scene.__enter__()
     try:
         worker = scene.guest("worker", "vz.dirty=4", disk=True)
         if not OLD_BUILD:
-            for host in scene.lab.hosts:
-                host.daemon("stop")
-                install(host, BUILD)
-                host.daemon("start")
             worker.start(scene.a)
     except BaseException:
         scene.__exit__()
@@ -87,12 +83,6 @@ def tearDownModule():
 
 def virsh(host, *words):
     return host.run("virsh", "-c", VZ, *words, check=False, timeout=MIGRATE_TIMEOUT_S)
-
-
-def start_daemon(host, fault=None):
-    env = {**os.environ, **({"VZ_FAULT": fault} if fault else {})}
-    subprocess.run([*scene.lab.argv, "daemon", host.name, "start"], env=env, check=True,
-                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def files(host, pattern):
@@ -164,11 +154,11 @@ class Upgrade(unittest.TestCase):
         """A migration whose daemons are both killed, when one of them is at a certain step."""
         victim, other, suffix = (here, there, ".out") if who == "source" else (there, here, ".in")
         victim.daemon("stop")
-        start_daemon(victim, fault.replace(":", ":hang:"))
+        victim.daemon("start", fault.replace(":", HOLD))
         process = here.popen("virsh", "-c", VZ, "migrate", "--p2p", *MOVE, worker.name,
                              scene.uri(there))
         step = "begin %s\n" % fault.split(":")[0]
-        eventually("it hangs at %s" % fault, lambda: step in text_of(victim, suffix) and
+        eventually("it is held at %s" % fault, lambda: step in text_of(victim, suffix) and
                    (state_of(here, ".out"), state_of(there, ".in")) == records, 60)
         other.daemon("kill")  # first, for it would hear of the other's end
         victim.daemon("kill")
@@ -189,7 +179,7 @@ class Upgrade(unittest.TestCase):
             for text in (text_of(here, ".out"), text_of(there, ".in")):
                 self.assertRegex(text, "^virtvz-journal 1 ")
             for host in (here, there) if first == "source" else (there, here):
-                start_daemon(host)
+                host.daemon("start")
             stays, other = (here, there) if end == "source" else (there, here)
             eventually("it runs on %s" % stays.name, lambda: worker.state(stays) == "running", 90)
             eventually("it has left %s" % other.name, lambda: worker.state(other) is None, 90)
