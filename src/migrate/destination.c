@@ -165,16 +165,27 @@ static bool refuse_finish(const vz_migration *m, GError **err)
                    m->peer_name);
 }
 
+/* All is taken back already. */
+static void close_undone(vz_migration *m, const char *reason)
+{
+    g_autoptr(GError) ignored = NULL;
+    if (vz_journal_state(m->journal) != VZ_RECORD_ABORTED)
+        vz_journal_advance(m->journal, VZ_RECORD_ABORTED, &ignored);
+    vz_destination_close_aborted(m, reason);
+}
+
 static bool finish(vz_migration *m, const vz_cookie *cookie, const vz_options *options,
                    GError **err)
 {
     m->cookie_in = cookie;
+    g_free(m->config_xml);
     m->config_xml = g_strdup(cookie->config_xml);
     m->run_on_arrival = cookie->running && !vz_options_has(options, VZ_OPTION_PAUSED);
     if (cookie->stats)
         vz_stats_from_json(cookie->stats, &m->stats);
     m->busy++;
     vz_saga_rewind(&m->saga);
+    m->saga.floor = m->source_is_dead ? m->saga.next : 0; /* there is no other copy to go back to */
     vz_saga_result result =
         vz_migration_note(m, "run-on-arrival", m->run_on_arrival ? "yes" : "no", err)
             ? vz_saga_run(&m->saga, VZ_PHASE_FINISH, err)
@@ -191,10 +202,10 @@ static bool finish(vz_migration *m, const vz_cookie *cookie, const vz_options *o
         vz_migrate_retry(m, vz_destination_go_forward_again);
         return false;
     }
-    g_autoptr(GError) ignored = NULL;
-    if (vz_journal_state(m->journal) != VZ_RECORD_ABORTED)
-        vz_journal_advance(m->journal, VZ_RECORD_ABORTED, &ignored);
-    vz_destination_close_aborted(m, (*err)->message);
+    if (m->source_is_dead)
+        vz_destination_leave(m, (*err)->message);
+    else
+        close_undone(m, (*err)->message);
     return false;
 }
 
@@ -212,14 +223,9 @@ bool vz_destination_finish_alone(vz_migration *m, GError **err)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID,
                        "not all of the guest has come, so it cannot run here");
     m->source_is_dead = true;
-    bool prepared = m->leases != NULL; /* not after a restart */
-    g_autoptr(GError) why = NULL;
-    g_autoptr(vz_domain) domain = vz_domain_ref(m->domain);
-    if (!finish(m, &cookie, m->options, err))
-        return false;
-    if (!prepared && !vz_lease_seize(domain, m->def, &why))
-        vz_warn(m->id, "%s", why->message);
-    return true;
+    bool finished = finish(m, &cookie, m->options, err);
+    m->source_is_dead = finished; /* else it may have come back when this is tried again */
+    return finished;
 }
 
 bool vz_destination_finish(vz_migration *m, const vz_cookie *cookie, const vz_options *options,

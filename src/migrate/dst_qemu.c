@@ -111,7 +111,10 @@ static bool prepare_leases(vz_migration *m, GError **err)
 
 static bool take_leases(vz_migration *m, GError **err)
 {
-    (void)err; /* a guest without a lease runs all the same */
+    /* Those prepared are gone after a restart, and once this was undone. Nobody waits then. */
+    if (!m->leases && m->source_is_dead && !prepare_leases(m, err))
+        return false;
+    /* A guest without a lease runs all the same. */
     vz_lease_arrival_begin(m->leases);
     return true;
 }
@@ -156,7 +159,8 @@ static bool load(vz_migration *m, GError **err)
             return false;
         }
         if (status == VZ_MEMORY_COMPLETED)
-            return vz_journal_advance(m->journal, VZ_RECORD_LOADED, err);
+            return vz_journal_state(m->journal) == VZ_RECORD_LOADED ||
+                   vz_journal_advance(m->journal, VZ_RECORD_LOADED, err);
         if (status == VZ_MEMORY_FAILED || vz_now_us() >= deadline_us)
             return vz_fail(err, VZ_ERR_OPERATION_FAILED,
                            "the guest did not arrive whole on the destination: %s",

@@ -253,10 +253,14 @@ static bool decide(const matter *x, vz_resolution decision, GError **err)
         return false;
     if (x->m->side == VZ_SIDE_SOURCE)
         return decide_on_source(x, decision, err);
+    if (!vz_destination_finish_alone(x->m, err))
+        return false;
     /* The mark goes: what this host's operator starts is not the source's to take away. */
-    return vz_destination_finish_alone(x->m, err) &&
-           vz_trail_unmark(x->service, vz_domain_uuid_text(x->domain), VZ_MARK_ARRIVING, x->m->id,
-                           err);
+    g_autoptr(GError) why = NULL;
+    if (!vz_trail_unmark(x->service, vz_domain_uuid_text(x->domain), VZ_MARK_ARRIVING, x->m->id,
+                         &why))
+        vz_warn(x->m->id, "the guest runs, but stays marked as arriving: %s", why->message);
+    return true;
 }
 
 static char *outcome_text(const matter *x, vz_resolution decision)

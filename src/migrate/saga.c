@@ -80,7 +80,7 @@ static bool applies(const vz_saga *saga, const vz_step *step)
 
 static void unwind(vz_saga *saga)
 {
-    while (saga->next > 0) {
+    while (saga->next > saga->floor) {
         const vz_step *step = &saga->steps[--saga->next];
         if (!applies(saga, step))
             continue;
@@ -194,6 +194,7 @@ void vz_saga_rewind(vz_saga *saga)
 void vz_saga_revoke(vz_saga *saga)
 {
     saga->pivoted = false;
+    saga->floor = 0;
     unwind(saga);
 }
 

@@ -42,6 +42,7 @@ typedef struct {
     vz_journal *journal; /* NULL once the job is closed; then nothing is journalled */
     uint64_t facts;      /* what `when` and `unless` look at */
     int next;            /* index of the next step to run */
+    int floor;           /* steps before this are not taken back when one fails; else 0 */
     bool pivoted;        /* the outcome is decided: only forward from here */
 } vz_saga;
 
@@ -66,7 +67,7 @@ vz_saga_result vz_saga_settle(vz_saga *saga, GError **err);
 void vz_saga_rewind(vz_saga *saga);
 
 /* The pivot was revoked where its decision is kept, since nothing of what follows it has happened:
- * takes everything back. */
+ * takes everything back, also what is below the floor. */
 void vz_saga_revoke(vz_saga *saga);
 
 /* Sets `next` from the journal after a restart; vz_saga_settle then decides. false: the journal

@@ -87,11 +87,14 @@ def unreached():
     return [step.name for step in STEPS if not any(runs(step, live) for live in LIVES)]
 
 
+def first_of(kind):
+    """Of the destination's and the source's pivot the destination's: the order is the phases'."""
+    return next(step for step in STEPS if step.kind == kind)
+
+
 def after(case, kind):
-    """Whether the fault comes when the first step of this kind has been run. Of the destination's
-    and the source's pivot the destination's is the first: the order is that of the phases."""
-    first = next(i for i, step in enumerate(STEPS) if step.kind == kind)
-    at = NAMES.index(case.step)
+    """Whether the fault comes when the first step of this kind has been run."""
+    first, at = NAMES.index(first_of(kind).name), NAMES.index(case.step)
     return at > first or (at == first and case.when == "after")
 
 
@@ -113,8 +116,7 @@ def crucial():
             yield Case(step.name, "kill-destination-daemon", "before", "p2p", "live")
             yield Case(step.name, "kill-both-daemons", "after", "managed", "live")
             yield Case(step.name, "kill-destination-qemu", "after", "p2p", "live")
-    start = next(step for step in STEPS if step.kind == "forward")
-    yield Case(start.name, "kill-destination-daemon", "after", "managed", "live")
+    yield Case(first_of("forward").name, "kill-destination-daemon", "after", "managed", "live")
 
 
 def sample(seed):
@@ -134,7 +136,7 @@ def sample(seed):
         step = steps.pop() if steps else chance.choice(NAMES)
         if faults.FAULTS[fault].victim and STEPS[NAMES.index(step)].phase != "finish":
             steps.insert(0, step)
-            step = next(one.name for one in STEPS if one.kind == "release")
+            step = first_of("release").name
         fitting = [case for case in cases if case.step == step and case.fault == fault]
         chosen.append(chance.choice(fitting))
     return chosen

@@ -397,6 +397,26 @@ class LastCopy(DoubtTest):
         self.a.boot()
         eventually("the source has ended its part", lambda: jobs(self.a) + jobs(self.b) == [], 90)
 
+    def test_kept_when_a_step_fails(self):
+        """No failure on the way to its start throws it away, also not after a restart in between."""
+        with worker.unharmed():
+            daemon(self.b, "persist:fail:after")
+            self.released()
+            for when, fault in (("after", "commit:fail:before"), ("before", None)):
+                self.refused(vz(self.b, "resolve", worker.name, "--here", "--yes"),
+                             "injected fault %s" % when)
+                self.assertEqual(worker.state(self.b), "paused")
+                self.assertIn("in doubt", vz(self.b, "list").stdout)
+                self.assertRegex(virsh(self.b, "dominfo", worker.name).stdout, r"Persistent: +no")
+                daemon(self.b, fault)
+                self.kept()
+            done = vz(self.b, "resolve", worker.name, "--here", "--yes")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.runs_on(self.b)
+            self.assertEqual(scene.lease(worker.image)["host_name"], self.b.name)
+        self.a.boot()
+        eventually("the source has ended its part", lambda: jobs(self.a) + jobs(self.b) == [], 90)
+
 
 class Deadlines(DoubtTest):
     """Clients that live, but do not go on."""

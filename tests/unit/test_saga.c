@@ -216,6 +216,24 @@ static void test_matrix_catches_undo_without_asking(void)
     g_test_trap_assert_stderr("*runs there*");
 }
 
+/* What is below the floor stays when a step fails, and goes when all is revoked. */
+static void test_floor(void)
+{
+    g_autoptr(GError) err = NULL;
+    vz_migration m = {.at = 2, .fault = FAIL_AFTER};
+    vz_saga saga = {.steps = steps, .migration = &m, .facts = 1};
+    g_assert_cmpint(vz_saga_run(&saga, VZ_PHASE_BEGIN, &err), ==, VZ_SAGA_OK);
+    saga.floor = saga.next;
+    g_assert_cmpint(vz_saga_run(&saga, VZ_PHASE_PERFORM, &err), ==, VZ_SAGA_UNDONE);
+    g_assert_error(err, VZ_ERROR, VZ_ERR_INTERNAL_ERROR);
+    g_clear_error(&err);
+    g_assert_cmpint(saga.next, ==, 1);
+    g_assert_true(m.effects[0] && !m.effects[1] && !m.effects[2]);
+    g_assert_cmpint(vz_saga_run(&saga, VZ_PHASE_PERFORM, &err), ==, VZ_SAGA_OK);
+    vz_saga_revoke(&saga);
+    check_world(&m, "revoked");
+}
+
 static void test_journal_torn_line(void)
 {
     g_autofree char *dir = g_dir_make_tmp("vz-journal-XXXXXX", NULL);
@@ -381,6 +399,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/migrate/saga/fault-matrix", test_fault_matrix);
     g_test_add_func("/migrate/saga/undo-without-asking", test_matrix_catches_undo_without_asking);
+    g_test_add_func("/migrate/saga/floor", test_floor);
     g_test_add_func("/migrate/journal/torn-line", test_journal_torn_line);
     g_test_add_func("/migrate/journal/full-disk", test_journal_full_disk);
     g_test_add_func("/migrate/journal/decisions-are-final", test_journal_decisions_are_final);
