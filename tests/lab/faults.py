@@ -9,6 +9,7 @@ the guest. Nothing(...) says that there is nothing to break at that point.
 import collections
 import contextlib
 import os
+import select
 import shutil
 import signal
 import time
@@ -16,6 +17,7 @@ import time
 JOBS = "/var/lib/virtvz/jobs"
 SICK = "/run/virtvz-sick"
 FULL_DISK_KIB = 256
+DEATH_TIMEOUT_S = 10
 
 # where: the host that is hit: "here" (the source), "there", or None for both or neither.
 # lethal: the guest's QEMU on that host dies of it. slow: it takes much longer than a move. victim: it
@@ -34,7 +36,11 @@ def kill(host, comm):
         raise Nothing("no %s runs on that host" % comm)
     for one in victims:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(one, signal.SIGKILL)
+            dies = os.pidfd_open(one)
+            signal.pidfd_send_signal(dies, signal.SIGKILL)
+            # It has died at this very point, not when its memory has been freed at a later one.
+            select.select([dies], [], [], DEATH_TIMEOUT_S)
+            os.close(dies)
 
 
 def error(_):
