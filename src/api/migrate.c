@@ -10,6 +10,7 @@
 #include "domain/def.h"
 #include "migrate/destination.h"
 #include "migrate/p2p.h"
+#include "migrate/precheck.h"
 #include "migrate/service.h"
 #include "migrate/source.h"
 #include "migrate/uri.h"
@@ -189,6 +190,18 @@ static vz_def *arriving_def(const vz_options *options, GError **err)
     return renamed;
 }
 
+/* It gets no place here: not for that reason alone, perhaps. */
+static void explain(const arrival *a, GError **err)
+{
+    const vz_precheck_arrival looked_at = {.service = vz_this_host.migrate,
+                                           .cookie = &a->cookie,
+                                           .xml = vz_options_text(a->options, VZ_OPTION_DEST_XML),
+                                           .name =
+                                               vz_options_text(a->options, VZ_OPTION_DEST_NAME)};
+    if (looked_at.xml)
+        vz_precheck_explain(&looked_at, err);
+}
+
 static bool prepare(vz_call *call, vz_options *take_options, const vz_wire_bytes *cookie_in,
                     GError **err)
 {
@@ -197,13 +210,15 @@ static bool prepare(vz_call *call, vz_options *take_options, const vz_wire_bytes
     a->options = take_options;
     bool has_cookie = false;
     g_autoptr(vz_domain) domain = NULL;
-    bool ok = vz_options_check(a->options, VZ_GUEST_VM, VZ_PHASE_PREPARE, err) &&
-              read_cookie(cookie_in, "begin", &a->cookie, &has_cookie, err) &&
-              (has_cookie ||
-               vz_fail(err, VZ_ERR_INVALID_ARG, "the source sent no cookie; is it a virtvzd?")) &&
-              (a->def = arriving_def(a->options, err)) != NULL &&
+    bool known = vz_options_check(a->options, VZ_GUEST_VM, VZ_PHASE_PREPARE, err) &&
+                 read_cookie(cookie_in, "begin", &a->cookie, &has_cookie, err) &&
+                 (has_cookie ||
+                  vz_fail(err, VZ_ERR_INVALID_ARG, "the source sent no cookie; is it a virtvzd?"));
+    bool ok = known && (a->def = arriving_def(a->options, err)) != NULL &&
               (domain = vz_table_reserve(vz_this_host.table, a->def->uuid, a->def->name,
                                          VZ_RESERVE_START, err)) != NULL;
+    if (known && !ok)
+        explain(a, err);
     if (!ok) {
         arrival_free(a);
         return false;

@@ -188,20 +188,31 @@ static bool check_existing(const entry *e, const char *name, vz_reserve purpose,
     return vz_snapshot_check_no_job(s, err);
 }
 
-/* The entry to use, made if there is none; NULL with err at a clash. With the lock held. */
-static entry *find_or_add(vz_table *table, const uint8_t uuid[VZ_UUID_BYTES], const char *name,
-                          vz_reserve purpose, GError **err)
+/* *ret_entry: the one to use, NULL if it has to be made. false with err at a clash. With the lock
+ * held. */
+static bool find_place(vz_table *table, const uint8_t uuid[VZ_UUID_BYTES], const char *name,
+                       vz_reserve purpose, entry **ret_entry, GError **err)
 {
-    entry *e = g_hash_table_lookup(table->by_uuid, uuid);
-    if (e)
-        return check_existing(e, name, purpose, err) ? e : NULL;
-    e = g_hash_table_lookup(table->by_name, name);
-    if (e) {
-        vz_fail(err, VZ_ERR_OPERATION_FAILED, "domain '%s' already exists with uuid %s", name,
-                vz_domain_uuid_text(e->domain));
-        return NULL;
-    }
-    e = g_new0(entry, 1);
+    *ret_entry = g_hash_table_lookup(table->by_uuid, uuid);
+    if (*ret_entry)
+        return check_existing(*ret_entry, name, purpose, err);
+    const entry *other = g_hash_table_lookup(table->by_name, name);
+    return !other ||
+           vz_fail(err, VZ_ERR_OPERATION_FAILED, "domain '%s' already exists with uuid %s", name,
+                   vz_domain_uuid_text(other->domain));
+}
+
+bool vz_table_check(vz_table *table, const uint8_t uuid[VZ_UUID_BYTES], const char *name,
+                    vz_reserve purpose, GError **err)
+{
+    entry *e;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->lock);
+    return find_place(table, uuid, name, purpose, &e, err);
+}
+
+static entry *add_entry(vz_table *table, const uint8_t uuid[VZ_UUID_BYTES], const char *name)
+{
+    entry *e = g_new0(entry, 1);
     e->domain = vz_domain_new(uuid, name, table, table->driver);
     g_hash_table_insert(table->by_uuid, (void *)(uintptr_t)vz_domain_uuid(e->domain), e);
     g_hash_table_insert(table->by_name, (void *)(uintptr_t)vz_domain_name(e->domain), e);
@@ -213,8 +224,10 @@ vz_domain *vz_table_reserve(vz_table *table, const uint8_t uuid[VZ_UUID_BYTES], 
 {
     vz_domain *domain = NULL;
     g_mutex_lock(&table->lock);
-    entry *e = find_or_add(table, uuid, name, purpose, err);
-    if (e) {
+    entry *e;
+    if (find_place(table, uuid, name, purpose, &e, err)) {
+        if (!e)
+            e = add_entry(table, uuid, name);
         e->reserved++;
         e->starting |= purpose == VZ_RESERVE_START;
         domain = vz_domain_ref(e->domain);

@@ -55,6 +55,9 @@ typedef enum {
  * already active" or "... already being started". The caller owns a reference. */
 vz_domain *vz_table_reserve(vz_table *table, const uint8_t uuid[VZ_UUID_BYTES], const char *name,
                             vz_reserve purpose, GError **err);
+/* Whether vz_table_reserve would find a place now; nothing is changed. Its errors. */
+bool vz_table_check(vz_table *table, const uint8_t uuid[VZ_UUID_BYTES], const char *name,
+                    vz_reserve purpose, GError **err);
 /* Gives the reservation back (not the reference), and removes the domain if nothing is left. */
 void vz_table_release(vz_domain *domain, vz_reserve purpose);
 

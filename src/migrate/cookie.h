@@ -6,8 +6,8 @@
  * its SHA-256 in Begin and the proof itself only when Perform succeeds.
  *
  *     begin    source      who, key fingerprint, hash of the proof, disks offered; and how to ask
- * it later: incarnation, data port, address if it is configured prepare  destination who, key
- * fingerprint, incarnation, data port, disks answered perform  source      the proof, the
+ * it later: incarnation, data port, address if it is configured; facts prepare  destination who,
+ * key fingerprint, incarnation, data port, disks answered perform  source      the proof, the
  * persistent definition, how long the guest has been paused finish   destination the state, what
  * the switch took there
  *
@@ -34,6 +34,7 @@ typedef struct {
     char *address;      /* begin: of the source's data port, if it says one */
     uint16_t port;      /* begin, prepare: data port */
     json_t *disks;      /* begin, prepare: identify.h */
+    json_t *facts;      /* begin: of the source and its guest, facts.h */
     char *config_xml;   /* perform: the persistent definition, where one is to be kept */
     bool running;       /* perform: the guest is to run when it has arrived */
     uint64_t paused_us; /* perform: between the guest's stop and the end of Perform; finish: between

@@ -7,6 +7,7 @@
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
 #include "migrate/memory.h"
+#include "migrate/precheck.h"
 #include "migrate/service.h"
 #include "migrate/trail.h"
 #include "migrate/whereabouts.h"
@@ -20,17 +21,6 @@
 /* The source's "completed" means that QEMU has loaded everything here; this is only for its event
  * to come round. */
 #define LOAD_DEADLINE_US ((int64_t)30 * 1000000)
-
-static bool check_host(vz_migration *m, GError **err)
-{
-    const vz_migrate_config *settings = vz_migrate_settings(m->service);
-    if (memcmp(m->cookie_in->host_uuid, settings->host_uuid, VZ_UUID_BYTES) == 0)
-        return vz_fail(err, VZ_ERR_INTERNAL_ERROR,
-                       "attempt to migrate guest to the same host: both call themselves '%s' and "
-                       "have the same host UUID (/etc/virtvz/host-uuid sets another)",
-                       settings->host_name);
-    return true;
-}
 
 static bool mark_arriving(vz_migration *m, GError **err)
 {
@@ -56,7 +46,10 @@ static void unmark_arriving(vz_migration *m)
 
 static bool answer_disks(vz_migration *m, GError **err)
 {
-    return vz_identify_answer(m->def, m->disks_offered, &m->disks_answered, err);
+    bool answered = vz_identify_answer(m->def, m->disks_offered, &m->disks_answered, err);
+    if (!answered)
+        vz_precheck_help(err, VZ_REMEDY_DISKS);
+    return answered;
 }
 
 static void withdraw_answers(vz_migration *m)
@@ -260,7 +253,7 @@ static bool announce(vz_migration *m, GError **err)
 const vz_step vz_destination_steps[] = {
     /* clang-format off */
     /* name               phase             kind              when                   unless run              undo              ask */
-    { "check-host",       VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, check_host,      NULL,             NULL },
+    { "check-host",       VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, vz_precheck_host, NULL,            NULL },
     { "mark-arriving",    VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, mark_arriving,   unmark_arriving,  NULL },
     { "answer-disks",     VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, answer_disks,    withdraw_answers, NULL },
     { "start-incoming",   VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, start_incoming,  end_incoming,     NULL },

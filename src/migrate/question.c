@@ -3,6 +3,7 @@
 
 #include "migrate/service.h"
 #include "migrate/verdict.h"
+#include "migrate/visit.h"
 #include "migrate/whereabouts.h"
 
 #include <string.h>
@@ -63,6 +64,18 @@ json_t *vz_question_of_trail(const vz_trail *trail, json_t *take_object, vz_inbo
     return ask(&request, trail->peer_incarnation, take_object, err);
 }
 
+bool vz_question_hello(const vz_ask_request *request, const char *incarnation, GError **err)
+{
+    json_t *reply = ask(request, incarnation, json_pack("{ss}", "op", VZ_VISIT_OP), err);
+    bool answered = reply && json_is_true(json_object_get(reply, "hello"));
+    if (reply && !answered)
+        vz_fail(err, VZ_ERR_OPERATION_FAILED,
+                "what answers at %s port %u is not the daemon that was asked before", request->host,
+                request->port);
+    json_decref(reply);
+    return answered;
+}
+
 /* --- answering --- */
 
 static vz_migration *find_job(vz_migrate *service, const uint8_t job[VZ_UUID_BYTES])
@@ -76,6 +89,8 @@ bool vz_question_find_keys(const uint8_t job[VZ_UUID_BYTES], vz_channel_keys **r
 {
     g_autoptr(GError) err = NULL;
     g_autoptr(vz_migration) migration = find_job(user, job);
+    if (vz_visits_find(vz_migrate_visits(user), job, ret_keys, ret_peer_fingerprint))
+        return true;
     if (!migration) {
         g_autoptr(vz_trail) trail = vz_trail_load(user, job, &err);
         if (!trail)
@@ -96,19 +111,32 @@ bool vz_question_find_keys(const uint8_t job[VZ_UUID_BYTES], vz_channel_keys **r
     return true;
 }
 
+static json_t *reply_hello(const vz_asked *asked, GError **err)
+{
+    (void)asked;
+    (void)err;
+    return json_pack("{sb}", "hello", 1);
+}
+
 static const struct {
     const char *op;
     json_t *(*reply)(const vz_asked *asked, GError **err);
 } ops[] = {
     {"probe", vz_verdict_reply_probe},     {"verdict", vz_verdict_reply_verdict},
     {"forget", vz_verdict_reply_forget},   {"condemn", vz_verdict_reply_condemn},
-    {"where", vz_whereabouts_reply_where},
+    {"where", vz_whereabouts_reply_where}, {VZ_VISIT_OP, reply_hello},
 };
 
 static json_t *reply_to(const vz_asked *asked, GError **err)
 {
     const char *op = json_string_value(json_object_get(asked->object, "op"));
     const char *incarnation = json_string_value(json_object_get(asked->object, "incarnation"));
+    /* Its keys are good for this alone, and it is good for nothing else. */
+    if (vz_visits_end(vz_migrate_visits(asked->service), asked->job) !=
+        (g_strcmp0(op, VZ_VISIT_OP) == 0)) {
+        vz_fail(err, VZ_ERR_INVALID_ARG, "'%s' is not asked by these keys", op ? op : "");
+        return NULL;
+    }
     for (size_t i = 0; op && i < G_N_ELEMENTS(ops); i++) {
         if (strcmp(ops[i].op, op) != 0)
             continue;

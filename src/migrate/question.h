@@ -3,6 +3,7 @@
  *
  *     probe, verdict, forget, condemn   of the destination's record: verdict.h
  *     where                             of the domain, by its UUID, by either host: whereabouts.h
+ *     hello                             is this way free? of a check, which has no job: visit.h
  *
  * Authenticated by the job's keys, which outlive the job in its trail (trail.h). Every question
  * names the incarnation of the records that it means: those of a host that lost its records cannot
@@ -21,6 +22,9 @@ json_t *vz_question_of_job(vz_migration *migration, json_t *take_object, int64_t
                            GError **err);
 json_t *vz_question_of_trail(const vz_trail *trail, json_t *take_object, vz_inbox *inbox,
                              int64_t patience_us, GError **err);
+
+/* Whether the other host answers by this way; nothing else is said. */
+bool vz_question_hello(const vz_ask_request *request, const char *incarnation, GError **err);
 
 /* What an answer is made from. */
 typedef struct {

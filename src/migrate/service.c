@@ -9,6 +9,7 @@
 #include "migrate/source.h"
 #include "migrate/question.h"
 #include "migrate/verdict.h"
+#include "migrate/visit.h"
 #include "migrate/whereabouts.h"
 
 #include <errno.h>
@@ -29,6 +30,7 @@ struct vz_migrate {
     GMutex lock;
     GPtrArray *migrations; /* referenced */
     GThreadPool *errands;  /* one thread */
+    vz_visits *visits;
 };
 
 const vz_migrate_config *vz_migrate_settings(const vz_migrate *service)
@@ -39,6 +41,11 @@ const vz_migrate_config *vz_migrate_settings(const vz_migrate *service)
 vz_port *vz_migrate_port(vz_migrate *service)
 {
     return service->port;
+}
+
+vz_visits *vz_migrate_visits(vz_migrate *service)
+{
+    return service->visits;
 }
 
 const char *vz_migrate_incarnation(const vz_migrate *service)
@@ -273,6 +280,7 @@ vz_migrate *vz_migrate_new(const vz_migrate_config *config, GError **err)
     g_autoptr(vz_migrate) service = g_new0(vz_migrate, 1);
     g_mutex_init(&service->lock);
     service->migrations = g_ptr_array_new();
+    service->visits = vz_visits_new();
     service->errands = g_thread_pool_new(run_errand, NULL, 1, TRUE, NULL);
     copy_config(service, config);
     service->records = g_strconcat(config->state_dir, "/jobs", NULL);
@@ -294,6 +302,7 @@ void vz_migrate_free(vz_migrate *service)
     g_thread_pool_free(service->errands, TRUE, TRUE);
     vz_port_free(service->port);
     vz_ask_server_free(service->ask);
+    vz_visits_free(service->visits);
     for (guint i = 0; i < service->migrations->len; i++)
         vz_migration_unref(service->migrations->pdata[i]);
     g_ptr_array_unref(service->migrations);

@@ -40,6 +40,8 @@ const vz_migrate_config *vz_migrate_settings(const vz_migrate *service);
 vz_port *vz_migrate_port(vz_migrate *service);
 /* The name of this set of records: a record of another incarnation is a lost one (docs). */
 const char *vz_migrate_incarnation(const vz_migrate *service);
+/* The checks that are expected at the data port. */
+struct vz_visits *vz_migrate_visits(vz_migrate *service);
 /* STATE/jobs. */
 const char *vz_migrate_records(const vz_migrate *service);
 

@@ -2,6 +2,7 @@
 #include "migrate/source_settle.h"
 
 #include "base/log.h"
+#include "migrate/facts.h"
 #include "migrate/service.h"
 #include "migrate/stats.h"
 #include "migrate/uri.h"
@@ -55,9 +56,14 @@ static char *begin_cookie(const vz_migration *m)
     g_autofree char *incarnation = g_strdup(vz_migrate_incarnation(m->service));
     bool advertised = settings->advertised && *settings->advertised;
     g_autofree char *address = advertised ? g_strdup(settings->advertised) : NULL;
+    g_auto(vz_guest_facts) facts = {0};
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
+    vz_guest_facts_gather(m->domain, snapshot->live, &facts);
+    json_auto_t *told = vz_guest_facts_to_json(&facts);
     vz_cookie cookie = {.host_name = host_name,
                         .fingerprint = fingerprint,
                         .release_hash = release_hash,
+                        .facts = told,
                         .incarnation = incarnation,
                         .address = address,
                         .port = vz_port_number(vz_migrate_port(m->service)),

@@ -10,6 +10,7 @@
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
 #include "migrate/memory.h"
+#include "migrate/precheck.h"
 #include "migrate/service.h"
 #include "migrate/trail.h"
 #include "migrate/verdict.h"
@@ -30,18 +31,6 @@
 /* From the release to "completed": bounded by the carrier, which notices a dead link, and by QEMU;
  * this is only for a QEMU that says nothing any more. */
 #define SWITCHOVER_DEADLINE_US ((int64_t)300 * 1000000)
-
-static bool check_guest(vz_migration *m, GError **err)
-{
-    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
-    if (!vz_snapshot_check_active(snapshot, err))
-        return false;
-    if (snapshot->state != VZ_STATE_RUNNING && snapshot->state != VZ_STATE_PAUSED)
-        return vz_fail(err, VZ_ERR_OPERATION_INVALID,
-                       "domain '%s' is neither running nor paused: it has shut down or crashed",
-                       vz_domain_name(m->domain));
-    return true;
-}
 
 static bool offer_disks(vz_migration *m, GError **err)
 {
@@ -73,6 +62,8 @@ static bool prove_disks(vz_migration *m, GError **err)
 {
     bool proved = vz_identify_confirm(m->disks_offered, m->disks_answered, err);
     vz_identify_remove(NULL, m->disks_offered);
+    if (!proved)
+        vz_precheck_help(err, VZ_REMEDY_DISKS);
     return proved;
 }
 
@@ -90,8 +81,12 @@ static void close_channel(vz_migration *m)
 static bool prove_ask(vz_migration *m, GError **err)
 {
     /* From now on the destination keeps its record until it is told to forget it. */
-    return vz_migration_note(m, VZ_NOTE_PROBED, "yes", err) &&
-           vz_verdict_probe(m, VZ_QUESTION_DEADLINE_US, err);
+    if (!vz_migration_note(m, VZ_NOTE_PROBED, "yes", err))
+        return false;
+    if (vz_verdict_probe(m, VZ_QUESTION_DEADLINE_US, err))
+        return true;
+    vz_precheck_help(err, VZ_REMEDY_PORT);
+    return false;
 }
 
 static void set_paused(vz_migration *m, int64_t when_us)
@@ -333,7 +328,7 @@ static bool undefine_source(vz_migration *m, GError **err)
 const vz_step vz_source_steps[] = {
     /* clang-format off */
     /* name               phase             kind              when                     unless run               undo            ask */
-    { "check-guest",      VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, 0,                       0, check_guest,      NULL,           NULL },
+    { "check-guest",      VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, 0,                       0, vz_precheck_guest, NULL,          NULL },
     { "offer-disks",      VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, VZ_FACT_DISKS,           0, offer_disks,      withdraw_disks, NULL },
     { "meet-destination", VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0, meet_destination, NULL,           NULL },
     { "prove-disks",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,           0, prove_disks,      NULL,           NULL },

@@ -7,12 +7,13 @@
 
 #include "base/fd.h"
 #include "driver/qemu/caps_probe.h"
+#include "driver/qemu/cpu.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#define CACHE_FORMAT     1
+#define CACHE_FORMAT     2
 #define CACHE_BYTES_MAX  ((size_t)8 * 1024 * 1024)
 #define BOOT_ID_PATH     "/proc/sys/kernel/random/boot_id"
 #define DEFAULT_EMULATOR "/usr/bin/qemu-system-x86_64"
@@ -31,6 +32,7 @@ struct vz_qemu_caps {
     GStringChunk *strings;
     bool kvm;
     char *kvm_why;
+    GHashTable *cpu_features[2]; /* by vz_accel; NULL: not known */
 };
 
 typedef struct {
@@ -146,6 +148,20 @@ static void parse_migration_parameters(vz_qemu_caps *caps, const json_t *replies
               "name");
 }
 
+static void parse_cpu_features(vz_qemu_caps *caps, vz_accel accel, const json_t *names)
+{
+    size_t i;
+    json_t *name;
+    if (!json_is_array(names) || json_array_size(names) > VZ_QEMU_CPU_FEATURES_MAX)
+        return;
+    caps->cpu_features[accel] = new_set();
+    json_array_foreach((json_t *)(uintptr_t)names, i, name)
+    {
+        if (json_string_value(name))
+            g_hash_table_add(caps->cpu_features[accel], g_strdup(json_string_value(name)));
+    }
+}
+
 static bool parse_version(vz_qemu_caps *caps, const json_t *replies, GError **err)
 {
     json_t *version = json_object_get(replies, "query-version");
@@ -187,6 +203,7 @@ vz_qemu_caps *vz_qemu_caps_parse(const char *emulator, const json_t *replies, GE
     add_names(caps->migration_capabilities, json_object_get(replies, "query-migrate-capabilities"),
               "capability");
     parse_migration_parameters(caps, replies);
+    parse_cpu_features(caps, VZ_ACCEL_TCG, json_object_get(replies, "cpu-features"));
     if (caps->machines->len == 0)
         return vz_fail(err, VZ_ERR_OPERATION_FAILED, "QEMU '%s' has no machines", emulator), NULL;
     return g_steal_pointer(&caps);
@@ -213,6 +230,8 @@ void vz_qemu_caps_free(vz_qemu_caps *caps)
     g_hash_table_unref(caps->commands);
     g_hash_table_unref(caps->migration_capabilities);
     g_hash_table_unref(caps->migration_parameters);
+    for (size_t i = 0; i < G_N_ELEMENTS(caps->cpu_features); i++)
+        g_clear_pointer(&caps->cpu_features[i], g_hash_table_unref);
     g_string_chunk_free(caps->strings);
     g_free(caps);
 }
@@ -321,6 +340,24 @@ static void apply_kvm(vz_qemu_caps *caps, json_t *cache, const vz_qemu_user *use
     }
 }
 
+/* KVM gives what the processor, its microcode and the kernel have, so this is good for one boot. */
+static void ensure_kvm_cpu(vz_qemu_caps *caps, json_t *cache, const vz_qemu_user *user,
+                           bool *changed)
+{
+    g_autofree char *boot = boot_id();
+    const json_t *known = json_object_get(cache, "kvm-cpu");
+    if (!caps->kvm)
+        return;
+    if (g_strcmp0(json_string_value(json_object_get(known, "boot")), boot) != 0) {
+        json_object_set_new(cache, "kvm-cpu",
+                            json_pack("{s:s, s:o}", "boot", boot, "features",
+                                      vz_caps_probe_cpu(caps->emulator, "kvm", user)));
+        *changed = true;
+    }
+    parse_cpu_features(caps, VZ_ACCEL_KVM,
+                       json_object_get(json_object_get(cache, "kvm-cpu"), "features"));
+}
+
 static vz_qemu_caps *ask(const char *emulator, const char *key, GError **err)
 {
     vz_qemu_user user;
@@ -333,8 +370,10 @@ static vz_qemu_caps *ask(const char *emulator, const char *key, GError **err)
     vz_qemu_caps *caps = NULL;
     if (ensure_lists(cache, emulator, &user, &changed, err))
         caps = vz_qemu_caps_parse(emulator, json_object_get(cache, "replies"), err);
-    if (caps)
+    if (caps) {
         apply_kvm(caps, cache, &user, &changed);
+        ensure_kvm_cpu(caps, cache, &user, &changed);
+    }
     if (caps && changed)
         save_cache(emulator, cache);
     json_decref(cache);
@@ -487,4 +526,19 @@ bool vz_qemu_caps_accel(const vz_qemu_caps *caps, vz_def_type type, vz_accel *re
         *ret_note = g_strdup_printf(
             "runs on TCG, many times slower than KVM, which does not work here: %s", why);
     return true;
+}
+
+GHashTable *vz_qemu_caps_cpu_features(const vz_qemu_caps *caps, vz_accel accel)
+{
+    return caps->cpu_features[accel];
+}
+
+char *vz_qemu_caps_baseline(const vz_qemu_caps *caps, vz_accel accel, GHashTable *allowed)
+{
+    vz_qemu_user user;
+    g_autoptr(GError) ignored = NULL; /* then none is recommended */
+    return vz_qemu_user_find(settings.user, &user, &ignored)
+               ? vz_caps_probe_baseline(caps->emulator, accel == VZ_ACCEL_KVM ? "kvm" : "tcg",
+                                        &user, allowed)
+               : NULL;
 }

@@ -80,6 +80,12 @@ bool vz_qemu_caps_kvm(const vz_qemu_caps *caps, const char **ret_why);
 bool vz_qemu_caps_accel(const vz_qemu_caps *caps, vz_def_type type, vz_accel *ret_accel,
                         char **ret_note, GError **err);
 
+/* The names of all CPU features that a guest can have here; borrowed. NULL: QEMU does not tell. */
+GHashTable *vz_qemu_caps_cpu_features(const vz_qemu_caps *caps, vz_accel accel);
+/* The CPU model with the most features that runs here and has none that is not in `allowed`; asks a
+ * QEMU, for some 100 ms. NULL: none, or it does not tell. Caller frees. */
+char *vz_qemu_caps_baseline(const vz_qemu_caps *caps, vz_accel accel, GHashTable *allowed);
+
 /* Capabilities out of QEMU's replies, {"query-machines": [...], ...}: of the cache, or recorded
  * ones for tests. Caller frees it (those of vz_qemu_caps_get are never freed). */
 vz_qemu_caps *vz_qemu_caps_parse(const char *emulator, const json_t *replies, GError **err);

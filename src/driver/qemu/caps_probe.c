@@ -8,6 +8,7 @@
 #include "base/fd.h"
 #include "base/spawn.h"
 #include "base/wait.h"
+#include "driver/qemu/cpu.h"
 #include "driver/qemu/qmp.h"
 
 #include <errno.h>
@@ -121,7 +122,11 @@ static json_t *ask_all(vz_qmp *qmp, GError **err)
     return replies;
 }
 
-json_t *vz_caps_probe_lists(const char *emulator, const vz_qemu_user *user, GError **err)
+/* A QEMU without a machine, asked over the pair that `c` was started with; NULL: it does not
+ * answer.
+ */
+static vz_qmp *start_asking(child *c, const char *emulator, const char *accel,
+                            const vz_qemu_user *user, GError **err)
 {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
@@ -139,28 +144,68 @@ json_t *vz_caps_probe_lists(const char *emulator, const vz_qemu_user *user, GErr
                                 "-machine",
                                 "none",
                                 "-accel",
-                                "tcg",
+                                accel,
                                 "-chardev",
                                 "socket,id=m,fd=3",
                                 "-mon",
                                 "chardev=m,mode=control",
                                 NULL};
-    __attribute__((cleanup(child_clear))) child c = {.pidfd = -1, .words_fd = -1};
-    if (!child_start(&c, argv, theirs, user, err))
+    if (!child_start(c, argv, theirs, user, err))
         return NULL;
     vz_fd_clear(&theirs);
-    g_autoptr(vz_qmp) qmp = vz_qmp_open(vz_steal_fd(&mine), vz_now_us() + LISTS_TIMEOUT_US, err);
+    return vz_qmp_open(vz_steal_fd(&mine), vz_now_us() + LISTS_TIMEOUT_US, err);
+}
+
+/* null: it does not tell. */
+static json_t *ask_cpu(vz_qmp *qmp)
+{
+    g_autoptr(GError) ignored = NULL;
+    GHashTableIter iter;
+    void *name;
+    g_autoptr(GHashTable) set = vz_qemu_cpu_model_features(qmp, "max", NULL, &ignored);
+    if (!set)
+        return json_null();
+    json_t *names = json_array();
+    g_hash_table_iter_init(&iter, set);
+    while (g_hash_table_iter_next(&iter, &name, NULL))
+        json_array_append_new(names, json_string(name));
+    return names;
+}
+
+json_t *vz_caps_probe_lists(const char *emulator, const vz_qemu_user *user, GError **err)
+{
+    __attribute__((cleanup(child_clear))) child c = {.pidfd = -1, .words_fd = -1};
+    g_autoptr(vz_qmp) qmp = start_asking(&c, emulator, "tcg", user, err);
     json_t *replies = qmp ? ask_all(qmp, err) : NULL;
-    if (!replies) {
-        g_autofree char *words = child_complaint(&c);
-        g_prefix_error(err, "cannot ask QEMU '%s' what it can do: ", emulator);
-        if (*words) {
-            g_autofree char *text = g_strdup_printf("%s: %s", (*err)->message, words);
-            g_clear_error(err);
-            vz_fail(err, VZ_ERR_OPERATION_FAILED, "%s", text);
-        }
+    if (replies) {
+        json_object_set_new(replies, "cpu-features", ask_cpu(qmp));
+        return replies;
     }
-    return replies;
+    g_autofree char *words = c.words_fd >= 0 ? child_complaint(&c) : g_strdup("");
+    g_prefix_error(err, "cannot ask QEMU '%s' what it can do: ", emulator);
+    if (*words) {
+        g_autofree char *text = g_strdup_printf("%s: %s", (*err)->message, words);
+        g_clear_error(err);
+        vz_fail(err, VZ_ERR_OPERATION_FAILED, "%s", text);
+    }
+    return NULL;
+}
+
+json_t *vz_caps_probe_cpu(const char *emulator, const char *accel, const vz_qemu_user *user)
+{
+    g_autoptr(GError) ignored = NULL;
+    __attribute__((cleanup(child_clear))) child c = {.pidfd = -1, .words_fd = -1};
+    g_autoptr(vz_qmp) qmp = start_asking(&c, emulator, accel, user, &ignored);
+    return qmp ? ask_cpu(qmp) : json_null();
+}
+
+char *vz_caps_probe_baseline(const char *emulator, const char *accel, const vz_qemu_user *user,
+                             GHashTable *allowed)
+{
+    g_autoptr(GError) ignored = NULL; /* then none is recommended */
+    __attribute__((cleanup(child_clear))) child c = {.pidfd = -1, .words_fd = -1};
+    g_autoptr(vz_qmp) qmp = start_asking(&c, emulator, accel, user, &ignored);
+    return qmp ? vz_qemu_cpu_baseline(qmp, allowed) : NULL;
 }
 
 /* kvm_probe.S; empty on other architectures. */

@@ -1,0 +1,171 @@
+/* precheck_source.c - see precheck.h: what the source looks at, alone and once it knows where the
+ * destination's data port is. */
+#include "migrate/precheck.h"
+
+#include "driver/qemu/driver.h"
+#include "migrate/question.h"
+#include "storage/identify.h"
+
+#include <string.h>
+
+void vz_precheck_run(const vz_precheck *table, const vz_precheck_subject *subject,
+                     GPtrArray *findings)
+{
+    for (const vz_precheck *row = table; row->name; row++)
+        row->run(subject, row->name, findings);
+}
+
+static void check_state(const vz_precheck_subject *s, const char *name, GPtrArray *findings)
+{
+    g_autoptr(GError) inactive = NULL;
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(s->domain);
+    if (!vz_snapshot_check_active(snapshot, &inactive)) {
+        vz_findings_refuse_error(findings, name, inactive, "start it first");
+        return;
+    }
+    if (snapshot->state == VZ_STATE_RUNNING || snapshot->state == VZ_STATE_PAUSED)
+        return;
+    g_autofree char *text =
+        g_strdup_printf("domain '%s' is neither running nor paused: it has shut down or crashed",
+                        vz_domain_name(s->domain));
+    vz_findings_refuse(findings, name, VZ_ERR_OPERATION_INVALID, text,
+                       "end it, and start it where it is to run");
+}
+
+/* A question to the guest's QEMU; NULL: it does not answer, which is found, too. */
+static json_t *ask_qemu(const vz_precheck_subject *s, const char *name, const char *command,
+                        GPtrArray *findings)
+{
+    g_autoptr(GError) err = NULL;
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(s->domain);
+    if (!vz_snapshot_active(snapshot)) /* which check_state says */
+        return NULL;
+    vz_qemu *qemu = vz_driver_qemu_of(s->domain);
+    json_t *reply =
+        qemu ? vz_qmp_command(vz_qemu_qmp(qemu), command, NULL, VZ_QMP_TIMEOUT_US, &err) : NULL;
+    if (!qemu)
+        vz_fail(&err, VZ_ERR_OPERATION_FAILED, "the QEMU of domain '%s' cannot be reached",
+                vz_domain_name(s->domain));
+    if (err)
+        vz_findings_refuse_error(findings, name, err,
+                                 "see its log below /var/log/virtvz/qemu on this host");
+    return reply;
+}
+
+static void check_devices(const vz_precheck_subject *s, const char *name, GPtrArray *findings)
+{
+    size_t i;
+    json_t *reason;
+    json_t *reply = ask_qemu(s, name, "query-migrate", findings);
+    json_array_foreach(json_object_get(reply, "blocked-reasons"), i, reason)
+    {
+        const char *why = json_string_value(reason);
+        g_autofree char *text =
+            g_strdup_printf("cannot migrate domain: QEMU says: %s", why ? why : "no reason");
+        vz_findings_refuse(findings, name, VZ_ERR_OPERATION_INVALID, text,
+                           "take the device that this is about out of the guest, or end what it "
+                           "is used for");
+    }
+    json_decref(reply);
+}
+
+static void check_block_jobs(const vz_precheck_subject *s, const char *name, GPtrArray *findings)
+{
+    size_t i;
+    json_t *job;
+    json_t *reply = ask_qemu(s, name, "query-block-jobs", findings);
+    json_array_foreach(reply, i, job)
+    {
+        const char *device = json_string_value(json_object_get(job, "device"));
+        const char *type = json_string_value(json_object_get(job, "type"));
+        g_autofree char *text = g_strdup_printf(
+            "domain has active block job: %s '%s' of domain '%s', done so far %" JSON_INTEGER_FORMAT
+            " of %" JSON_INTEGER_FORMAT " bytes",
+            type ? type : "job", device ? device : "?", vz_domain_name(s->domain),
+            json_integer_value(json_object_get(job, "offset")),
+            json_integer_value(json_object_get(job, "len")));
+        vz_findings_refuse(findings, name, VZ_ERR_OPERATION_INVALID, text,
+                           "wait until it has ended, or cancel it");
+    }
+    json_decref(reply);
+}
+
+const vz_precheck vz_prechecks_source[] = {
+    {"state", VZ_CHECK_SOURCE, check_state},
+    {"devices", VZ_CHECK_SOURCE, check_devices},
+    {"block-jobs", VZ_CHECK_SOURCE, check_block_jobs},
+    {NULL, VZ_CHECK_SOURCE, NULL},
+};
+
+bool vz_precheck_guest(vz_migration *m, GError **err)
+{
+    g_autoptr(GPtrArray) findings = vz_findings_new();
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
+    const vz_precheck_subject subject = {
+        .service = m->service, .domain = m->domain, .def = snapshot->live};
+    vz_precheck_run(vz_prechecks_source, &subject, findings);
+    vz_findings_log(findings, m->id);
+    return vz_findings_enforce(findings, err);
+}
+
+/* --- the way --- */
+
+static bool was_answered(const json_t *answers, const char *target)
+{
+    size_t i;
+    json_t *answer;
+    json_array_foreach((json_t *)(uintptr_t)answers, i, answer)
+    {
+        if (g_strcmp0(json_string_value(json_object_get(answer, "target")), target) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Those that were not proved there are found there. */
+static void check_disks_seen_back(const vz_precheck_subject *s, const char *name,
+                                  GPtrArray *findings)
+{
+    size_t i;
+    json_t *offer;
+    json_array_foreach((json_t *)(uintptr_t)s->way->disks_offered, i, offer)
+    {
+        const char *target = json_string_value(json_object_get(offer, "target"));
+        if (!was_answered(s->way->disks_answered, target))
+            continue;
+        g_autoptr(GError) err = NULL;
+        json_t *one = json_pack("[O]", offer);
+        if (!vz_identify_confirm(one, s->way->disks_answered, &err))
+            vz_findings_refuse_error(findings, name, err, VZ_REMEDY_DISKS);
+        json_decref(one);
+    }
+}
+
+static void check_data_port(const vz_precheck_subject *s, const char *name, GPtrArray *findings)
+{
+    g_autoptr(GError) err = NULL;
+    const vz_precheck_way *way = s->way;
+    vz_ask_request request = {.host = way->host,
+                              .port = way->port,
+                              .keys = way->keys,
+                              .peer_fingerprint = way->peer_fingerprint,
+                              .inbox = vz_domain_inbox(s->domain),
+                              .deadline_us = vz_now_us() + VZ_QUESTION_DEADLINE_US};
+    memcpy(request.job, way->job, VZ_UUID_BYTES);
+    if (!vz_question_hello(&request, way->peer_incarnation, &err))
+        vz_findings_refuse_error(findings, name, err, VZ_REMEDY_PORT);
+}
+
+const vz_precheck vz_prechecks_way[] = {
+    {"disks-seen-back", VZ_CHECK_WAY, check_disks_seen_back},
+    {"data-port", VZ_CHECK_WAY, check_data_port},
+    {NULL, VZ_CHECK_WAY, NULL},
+};
+
+void vz_precheck_help(GError **err, const char *remedy)
+{
+    g_autofree char *text = g_strdup_printf("%s (%s)", (*err)->message, remedy);
+    vz_error_code code = vz_error_number(*err);
+    g_clear_error(err);
+    vz_fail(err, code, "%s", text);
+}
