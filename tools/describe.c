@@ -163,7 +163,8 @@ static void print_words_scd(bool works)
 static void print_cli_scd(const char *verb)
 {
     for (int i = 0; i < VZ_CLI_COUNT; i++)
-        if (g_strcmp0(vz_cli_options[i].verb, verb) == 0)
+        if (verb ? vz_cli_options[i].verb && vz_cli_option_belongs(&vz_cli_options[i], verb)
+                 : !vz_cli_options[i].verb)
             print_word_scd(vz_cli_options[i].word, vz_cli_options[i].value, vz_cli_options[i].help,
                            "");
 }
@@ -188,8 +189,8 @@ static void print_verbs_scd(void)
         printf("*%s*%s%s\n\t%c%s.\n\n", vz_verbs[i].name, *arguments ? " " : "", arguments,
                g_ascii_toupper(help[0]), help + 1);
         for (int k = 0; k < VZ_CLI_COUNT; k++)
-            if (vz_cli_options[k].verb && i != VZ_VERB_migrate &&
-                strcmp(vz_cli_options[k].verb, vz_verbs[i].name) == 0)
+            if (vz_cli_options[k].verb && i != VZ_VERB_migrate && i != VZ_VERB_check &&
+                vz_cli_option_belongs(&vz_cli_options[k], vz_verbs[i].name))
                 printf("\t*--%s*: %s.\n\n", vz_cli_options[k].word, vz_cli_options[k].help);
     }
     printf("# OPTIONS\n\n");
@@ -201,9 +202,9 @@ static void print_completion_words(int verb)
     size_t count;
     const vz_option_word *words = vz_option_words(&count);
     for (int i = 0; i < VZ_CLI_COUNT; i++)
-        if (!vz_cli_options[i].verb || strcmp(vz_cli_options[i].verb, vz_verbs[verb].name) == 0)
+        if (vz_cli_option_belongs(&vz_cli_options[i], vz_verbs[verb].name))
             printf(" --%s", vz_cli_options[i].word);
-    for (size_t i = 0; verb == VZ_VERB_migrate && i < count; i++)
+    for (size_t i = 0; (verb == VZ_VERB_migrate || verb == VZ_VERB_check) && i < count; i++)
         if (vz_option_info(words[i].option)->status <= VZ_STATUS_ALREADY_TRUE)
             printf(" --%s", words[i].word);
 }
@@ -247,7 +248,8 @@ static void print_completion(void)
            "        esac\n"
            "    done\n");
     print_completion_cases();
-    printf("    if [[ $word != -* && ( $verb == migrate || $verb == abort ) ]]; then\n"
+    printf("    if [[ $word != -* && ( $verb == migrate || $verb == check || $verb == abort ) ]]; "
+           "then\n"
            "        mapfile -t names < <(vz list --json 2>/dev/null |\n"
            "            sed -n 's/.*\"name\":\"\\([^\"\\\\]*\\)\".*/\\1/p')\n"
            "        words=(\"${names[@]}\")\n"

@@ -18,6 +18,7 @@ typedef struct {
     vz_store *store;
     vz_table *table;
     vz_actor *actor; /* the host actor */
+    vz_actor *asker; /* for what takes another host, or slow directories; nobody waits for it */
     vz_events *events;
     vz_migrate *migrate;
 } vz_host;

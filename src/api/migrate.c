@@ -134,18 +134,16 @@ static void arrival_free(void *data)
     g_free(a);
 }
 
-/* Where the source's channels are to connect: what the caller or the configuration says, else the
- * address by which the client reached this host, which is one that works. */
-static char *data_uri(const arrival *a)
+char *vz_api_data_uri(vz_call *call, const vz_options *options)
 {
     const vz_migrate_config *settings = vz_migrate_settings(vz_this_host.migrate);
-    const char *asked = vz_options_text(a->options, VZ_OPTION_URI);
+    const char *asked = vz_options_text(options, VZ_OPTION_URI);
     g_autofree char *host = NULL;
     uint16_t port = 0;
     g_autoptr(GError) ignored = NULL; /* its form was checked with the options */
     if (asked)
         vz_uri_parse_data(asked, &host, &port, &ignored);
-    const char *local = vz_conn_local_address(vz_call_conn(a->call));
+    const char *local = vz_conn_local_address(vz_call_conn(call));
     const char *best = host                                            ? host
                        : settings->advertised && *settings->advertised ? settings->advertised
                        : local                                         ? local
@@ -167,7 +165,7 @@ static void prepare_on_actor(vz_domain *domain, void *data)
         return;
     }
     follow_client(a->call, domain, migration, vz_destination_client_lost);
-    g_autofree char *uri = data_uri(a);
+    g_autofree char *uri = vz_api_data_uri(a->call, a->options);
     vz_wire_migrate_prepare3_ret ret = {.cookie_out = cookie_out(a->call, cookie), .uri_out = uri};
     vz_call_reply(a->call, &ret);
 }

@@ -38,12 +38,17 @@ static bool find_verb(const char *name, vz_verb_id *ret_verb, GError **err)
     return vz_fail(err, VZ_ERR_INVALID_ARG, "there is no command '%s'; `vz help` lists them", name);
 }
 
+bool vz_cli_option_belongs(const vz_cli_option *option, const char *verb)
+{
+    g_auto(GStrv) verbs = g_strsplit(option->verb ? option->verb : verb, " ", -1);
+    return g_strv_contains((const char *const *)verbs, verb);
+}
+
 static int find_option(vz_verb_id verb, const char *word)
 {
     for (int i = 0; i < VZ_CLI_COUNT; i++) {
         const vz_cli_option *option = &vz_cli_options[i];
-        if (strcmp(option->word, word) == 0 &&
-            (!option->verb || strcmp(option->verb, vz_verbs[verb].name) == 0))
+        if (strcmp(option->word, word) == 0 && vz_cli_option_belongs(option, vz_verbs[verb].name))
             return i;
     }
     return -1;
@@ -94,6 +99,11 @@ static bool parse_migrate_word(parser *p, const char *name, const char *inlined,
     return vz_options_apply_word(p->args->options, word, value, err);
 }
 
+static bool takes_migration_words(vz_verb_id verb)
+{
+    return verb == VZ_VERB_migrate || verb == VZ_VERB_check;
+}
+
 static bool parse_long(parser *p, const char *text, GError **err)
 {
     const char *equals = strchr(text, '=');
@@ -102,7 +112,7 @@ static bool parse_long(parser *p, const char *text, GError **err)
     int index = find_option(p->args->verb, word);
     if (index >= 0)
         return parse_cli_option(p, index, inlined, err);
-    if (p->args->verb == VZ_VERB_migrate)
+    if (takes_migration_words(p->args->verb))
         return parse_migrate_word(p, word, inlined, err);
     return vz_fail(err, VZ_ERR_INVALID_ARG, "`vz %s` has no option --%s",
                    vz_verbs[p->args->verb].name, word);
@@ -204,7 +214,8 @@ static void add_line(GString *out, const char *word, const char *value, const ch
 static void add_cli_options(GString *out, const char *verb)
 {
     for (int i = 0; i < VZ_CLI_COUNT; i++)
-        if (g_strcmp0(vz_cli_options[i].verb, verb) == 0)
+        if (verb ? vz_cli_options[i].verb && vz_cli_option_belongs(&vz_cli_options[i], verb)
+                 : !vz_cli_options[i].verb)
             add_line(out, vz_cli_options[i].word, vz_cli_options[i].value, vz_cli_options[i].help);
 }
 
@@ -244,8 +255,7 @@ static void add_migrate_words(GString *out)
         g_string_append_printf(out, " %s", *name);
         column += 1 + strlen(*name);
     }
-    g_string_append(out, "\n\nExit status: 0 moved; 1 not moved, the guest is as before; 2 usage; "
-                         "3 in doubt;\n4 aborted, the guest is as before. See vz-migrate(1).\n");
+    g_string_append(out, "\n\n");
 }
 
 char *vz_args_help(void)
@@ -269,7 +279,15 @@ char *vz_args_verb_help(vz_verb_id verb)
                            v->help + 1);
     add_cli_options(out, v->name);
     add_cli_options(out, NULL);
-    if (verb == VZ_VERB_migrate)
+    if (takes_migration_words(verb))
         add_migrate_words(out);
+    if (verb == VZ_VERB_migrate)
+        g_string_append(out,
+                        "Exit status: 0 moved; 1 not moved, the guest is as before; 2 usage; "
+                        "3 in doubt;\n4 aborted, the guest is as before. See vz-migrate(1).\n");
+    if (verb == VZ_VERB_check)
+        g_string_append(out,
+                        "Exit status: 0 it would move; 5 it would not; 1 nobody knows; 2 usage. "
+                        "See vz-migrate(1).\n");
     return g_string_free(g_steal_pointer(&out), FALSE);
 }

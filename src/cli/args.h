@@ -26,7 +26,7 @@ typedef enum {
 } vz_cli_id;
 
 typedef struct {
-    const char *verb; /* NULL: of all */
+    const char *verb; /* one, or several with spaces between; NULL: of all */
     const char *word;
     const char *value; /* its name in help; NULL: takes none */
     const char *help;
@@ -34,6 +34,8 @@ typedef struct {
 
 extern const vz_verb vz_verbs[VZ_VERB_COUNT];
 extern const vz_cli_option vz_cli_options[VZ_CLI_COUNT];
+
+bool vz_cli_option_belongs(const vz_cli_option *option, const char *verb);
 
 /* What followed `vz`. Strings borrowed from argv, but for options. */
 typedef struct {

@@ -4,7 +4,7 @@
  *     prepare  connect, find the domain, note how it is
  *     run      watch.c
  *     judge    moved, or what the source's domain looks like now: as before, or in doubt */
-#include "cli/cmd.h"
+#include "cli/migration.h"
 
 #include "base/text.h"
 #include "cli/watch.h"
@@ -23,20 +23,9 @@
 
 #define JOB_TYPE_COMPLETED 3
 
-typedef struct {
-    vz_command *command;
-    vz_session session;
-    vz_target target;
-    vz_options *options;
-    char *destination; /* URI for the source's daemon */
-    char *host;        /* for people */
-    int state;         /* before */
-    bool persistent;   /* before */
-    uint64_t max_downtime_ms;
-    int64_t start_us;
-} migration;
+typedef vz_cmd_migration migration;
 
-static void migration_clear(migration *m)
+void vz_cmd_migration_clear(migration *m)
 {
     vz_session_clear(&m->session);
     vz_target_clear(&m->target);
@@ -44,10 +33,8 @@ static void migration_clear(migration *m)
     g_clear_pointer(&m->destination, g_free);
     g_clear_pointer(&m->host, g_free);
 }
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(migration, migration_clear)
 
-/* What can be wrong in the words alone. */
-static bool read_words(migration *m, GError **err)
+bool vz_cmd_migration_read(migration *m, GError **err)
 {
     const vz_args *args = m->command->args;
     const char *transport = args->given[VZ_CLI_TRANSPORT] ? args->values[VZ_CLI_TRANSPORT]
@@ -95,7 +82,7 @@ static void choose_offline(migration *m)
     vz_options_set_flag(m->options, VZ_OPTION_LIVE, false);
 }
 
-static bool prepare(migration *m, GError **err)
+bool vz_cmd_migration_find(migration *m, GError **err)
 {
     int reason = 0;
     if (!vz_session_open(m->command->uri, &m->session, err) ||
@@ -105,7 +92,7 @@ static bool prepare(migration *m, GError **err)
         return false;
     m->command->printer.domain = m->target.name;
     choose_offline(m);
-    return set_max_downtime(m, err);
+    return true;
 }
 
 /* --- the end --- */
@@ -225,14 +212,14 @@ static int run(migration *m)
 
 int vz_cmd_migrate(vz_command *command)
 {
-    g_auto(migration) m = {.command = command};
+    g_auto(vz_cmd_migration) m = {.command = command};
     g_autoptr(GError) err = NULL;
-    if (!read_words(&m, &err)) {
+    if (!vz_cmd_migration_read(&m, &err)) {
         vz_print_failed(&command->printer, VZ_OUTCOME_USAGE, err, NULL);
         return VZ_OUTCOME_USAGE;
     }
     int outcome = VZ_OUTCOME_FAILED;
-    if (prepare(&m, &err))
+    if (vz_cmd_migration_find(&m, &err) && set_max_downtime(&m, &err))
         outcome = run(&m);
     else
         vz_print_failed(&command->printer, VZ_OUTCOME_FAILED, err, NULL);

@@ -38,7 +38,7 @@ const char *vz_print_outcome(vz_outcome outcome)
     static const char *const names[] = {
         [VZ_OUTCOME_MOVED] = "moved",     [VZ_OUTCOME_FAILED] = "failed",
         [VZ_OUTCOME_USAGE] = "usage",     [VZ_OUTCOME_IN_DOUBT] = "in-doubt",
-        [VZ_OUTCOME_ABORTED] = "aborted",
+        [VZ_OUTCOME_ABORTED] = "aborted", [VZ_OUTCOME_WOULD_NOT] = "would-not-move",
     };
     return names[outcome];
 }

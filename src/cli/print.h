@@ -40,7 +40,8 @@ typedef enum {
     VZ_OUTCOME_FAILED = 1, /* the guest is on the source, as before */
     VZ_OUTCOME_USAGE = 2,
     VZ_OUTCOME_IN_DOUBT = 3,
-    VZ_OUTCOME_ABORTED = 4, /* as FAILED, by the user's will */
+    VZ_OUTCOME_ABORTED = 4,   /* as FAILED, by the user's will */
+    VZ_OUTCOME_WOULD_NOT = 5, /* a check found what would refuse the move */
 } vz_outcome;
 
 /* What is said at the end of a move. */
@@ -76,5 +77,5 @@ void vz_print_json(vz_printer *printer, json_t *take_object);
 
 /* What would help with this error; NULL: nothing known. Static. */
 const char *vz_print_advice(const GError *error);
-/* "moved", "failed", "usage", "in-doubt", "aborted". Static. */
+/* "moved", "failed", "usage", "in-doubt", "aborted", "would-not-move". Static. */
 const char *vz_print_outcome(vz_outcome outcome);

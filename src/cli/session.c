@@ -211,3 +211,24 @@ bool vz_session_resolve(vz_session *session, const vz_target *target, int decisi
     *ret_text = g_strdup(ret.value);
     return true;
 }
+
+bool vz_session_check(vz_session *session, const vz_wire_vz_check_args *args, json_t **ret_plan,
+                      GError **err)
+{
+    g_autoptr(vz_arena) arena = vz_arena_new(VZ_SESSION_REPLY_BYTES);
+    const vz_client_wait wait = long_wait(arena);
+    vz_wire_string_ret ret = {0};
+    return vz_remote_vz_domain_check(session->client, args, &ret, &wait, err) &&
+           parse_text(ret.value, ret_plan, err);
+}
+
+bool vz_session_migration_capabilities(vz_session *session, const char *uri, json_t **ret_report,
+                                       GError **err)
+{
+    g_autoptr(vz_arena) arena = vz_arena_new(VZ_SESSION_REPLY_BYTES);
+    const vz_client_wait wait = long_wait(arena);
+    const vz_wire_vz_peer_args args = {.dconnuri = uri};
+    vz_wire_string_ret ret = {0};
+    return vz_remote_vz_migration_capabilities(session->client, &args, &ret, &wait, err) &&
+           parse_text(ret.value, ret_report, err);
+}

@@ -52,6 +52,12 @@ bool vz_session_evidence(vz_session *session, const vz_target *target, json_t **
 /* decision: 1 here, 2 there. *ret_text says what was done; the caller's. */
 bool vz_session_resolve(vz_session *session, const vz_target *target, int decision, char **ret_text,
                         GError **err);
+/* What a migration with these options would do: src/migrate/check.h. The caller's. */
+bool vz_session_check(vz_session *session, const vz_wire_vz_check_args *args, json_t **ret_plan,
+                      GError **err);
+/* src/migrate/capabilities.h; uri NULL: of this host alone. The caller's. */
+bool vz_session_migration_capabilities(vz_session *session, const char *uri, json_t **ret_report,
+                                       GError **err);
 /* flags of virConnectListAllDomains; vz_target elements, freed with the array. */
 bool vz_session_list(vz_session *session, unsigned flags, GPtrArray **ret_targets, GError **err);
 

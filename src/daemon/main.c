@@ -138,6 +138,7 @@ static bool set_up_host(vz_host *host, const vz_config *config, GError **err)
     host->table = vz_table_new(host->store, &vz_driver_qemu);
     vz_table_set_listener(host->table, &vz_api_listener, NULL);
     host->actor = vz_actor_new("host");
+    host->asker = vz_actor_new("asker");
     return true;
 }
 
@@ -254,11 +255,14 @@ static void tear_down(vz_host *host, vz_server *server)
         vz_table_stop(host->table, release_guest);
     if (host->actor)
         vz_actor_stop(host->actor, NULL, NULL);
+    if (host->asker)
+        vz_actor_stop(host->asker, NULL, NULL);
     vz_migrate_free(host->migrate);
     host->migrate = NULL;
     vz_server_free(server);
     host->events = NULL;
     vz_actor_free(host->actor);
+    vz_actor_free(host->asker);
     vz_table_free(host->table);
     vz_store_close(host->store);
     g_free(host->hostname);

@@ -32,30 +32,29 @@ static vz_wire_bytes bytes_of(const char *text)
     return (vz_wire_bytes){(const uint8_t *)text, text ? (uint32_t)strlen(text) : 0};
 }
 
-/* The options as the destination gets them: Begin's definition in place of the caller's, and PAUSED
- * for a guest that is not running. */
-static vz_options *destination_options(const journey *j, const vz_options *options)
+vz_options *vz_p2p_destination_options(const vz_options *options, const char *xml, bool running)
 {
     vz_options *theirs = vz_options_copy(options);
-    vz_options_set_text(theirs, VZ_OPTION_DEST_XML, j->xml);
-    if (!j->migration->was_running)
+    vz_options_set_text(theirs, VZ_OPTION_DEST_XML, xml);
+    if (!running)
         vz_options_set_flag(theirs, VZ_OPTION_PAUSED, true);
     return theirs;
 }
 
-static bool connect_to(journey *j, const char *dconnuri, GError **err)
+vz_client *vz_p2p_connect(const char *dconnuri, vz_inbox *inbox, vz_arena *arena, GError **err)
 {
     bool supported = false;
-    vz_inbox *inbox = vz_domain_inbox(j->domain);
-    j->client = vz_client_open(dconnuri, inbox, vz_now_us() + VZ_P2P_OPEN_DEADLINE_US, err);
-    if (!j->client)
-        return false;
-    vz_client_wait wait = wait_of(j, true);
-    if (!vz_client_supports(j->client, FEATURE_MIGRATION_PARAMS, &wait, &supported, err))
-        return false;
-    return supported ||
-           vz_fail(err, VZ_ERR_OPERATION_UNSUPPORTED,
-                   "the daemon at '%s' does not take migrations with parameters", dconnuri);
+    g_autoptr(vz_client) client =
+        vz_client_open(dconnuri, inbox, vz_now_us() + VZ_P2P_OPEN_DEADLINE_US, err);
+    const vz_client_wait wait = {
+        .deadline_us = vz_now_us() + VZ_P2P_CALL_DEADLINE_US, .cancellable = true, .arena = arena};
+    if (!client || !vz_client_supports(client, FEATURE_MIGRATION_PARAMS, &wait, &supported, err))
+        return NULL;
+    if (supported)
+        return g_steal_pointer(&client);
+    vz_fail(err, VZ_ERR_OPERATION_UNSUPPORTED,
+            "the daemon at '%s' does not take migrations with parameters", dconnuri);
+    return NULL;
 }
 
 static bool prepare(journey *j, const vz_options *theirs, vz_wire_migrate_prepare3_ret *ret,
@@ -121,9 +120,11 @@ static bool complete(journey *j, const vz_options *theirs, char *perform_cookie,
 
 static bool travel(journey *j, const char *dconnuri, const vz_options *options, GError **err)
 {
-    if (!connect_to(j, dconnuri, err))
+    j->client = vz_p2p_connect(dconnuri, vz_domain_inbox(j->domain), j->arena, err);
+    if (!j->client)
         return false;
-    g_autoptr(vz_options) theirs = destination_options(j, options);
+    g_autoptr(vz_options) theirs =
+        vz_p2p_destination_options(options, j->xml, j->migration->was_running);
     vz_wire_migrate_prepare3_ret prepared = {0};
     if (!prepare(j, theirs, &prepared, err))
         return false;

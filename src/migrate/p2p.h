@@ -5,6 +5,9 @@
 #pragma once
 
 #include "migrate/source.h"
+#include "wire/arena.h"
+
+struct vz_client;
 
 /* Opening a connection and each call but Finish: a destination that is slower is given up. */
 #define VZ_P2P_OPEN_DEADLINE_US ((int64_t)20 * 1000000)
@@ -15,3 +18,10 @@
  * their code and text, the destination's. */
 bool vz_p2p_migrate(vz_migrate *service, vz_domain *domain, const char *dconnuri,
                     const vz_options *options, GError **err);
+
+/* The parts that a check (check.h) shares: opens the destination's daemon, which must take
+ * migrations with parameters; and the options as the destination gets them, the caller's: the
+ * source's definition in place of the caller's, and PAUSED for a guest that is not running. */
+struct vz_client *vz_p2p_connect(const char *dconnuri, vz_inbox *inbox, vz_arena *arena,
+                                 GError **err);
+vz_options *vz_p2p_destination_options(const vz_options *options, const char *xml, bool running);

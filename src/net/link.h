@@ -34,3 +34,10 @@ bool vz_link_tap_open(const vz_link_tap_request *request, char **ret_name, int *
 /* Removes an interface. One that is not there is success. */
 bool vz_link_remove(const char *name, GError **err);
 bool vz_link_set_up(const char *name, bool up, GError **err);
+
+/* The interface by which packets to a numeric address leave; NULL: it cannot be told. Caller frees.
+ */
+char *vz_link_towards(const char *address);
+/* What its network card runs at; 0: the kernel does not know, or there is no card: the figure that
+ * virtual interfaces show is made up. */
+uint64_t vz_link_speed_bytes_s(const char *name);
