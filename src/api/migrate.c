@@ -191,13 +191,8 @@ static vz_def *arriving_def(const vz_options *options, GError **err)
 /* It gets no place here: not for that reason alone, perhaps. */
 static void explain(const arrival *a, GError **err)
 {
-    const vz_precheck_arrival looked_at = {.service = vz_this_host.migrate,
-                                           .cookie = &a->cookie,
-                                           .xml = vz_options_text(a->options, VZ_OPTION_DEST_XML),
-                                           .name =
-                                               vz_options_text(a->options, VZ_OPTION_DEST_NAME)};
-    if (looked_at.xml)
-        vz_precheck_explain(&looked_at, err);
+    const vz_precheck_arrival looked_at = {vz_this_host.migrate, &a->cookie, a->options};
+    vz_precheck_explain(&looked_at, err);
 }
 
 static bool prepare(vz_call *call, vz_options *take_options, const vz_wire_bytes *cookie_in,

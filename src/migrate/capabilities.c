@@ -19,19 +19,21 @@ static json_t *verdict(const char *status, const char *reason)
     return object;
 }
 
-static bool qemu_has(const vz_qemu_caps *caps, const char *name)
+bool vz_option_lacks_qemu(vz_option_id id, const vz_qemu_caps *caps)
 {
-    return vz_qemu_caps_has_migration_capability(caps, name) ||
-           vz_qemu_caps_has_migration_parameter(caps, name);
+    const char *name = vz_option_info(id)->qemu;
+    return name && !vz_qemu_caps_has_migration_capability(caps, name) &&
+           !vz_qemu_caps_has_migration_parameter(caps, name);
 }
 
-static json_t *judge(const vz_option_row *row, const char *host, const vz_qemu_caps *caps)
+static json_t *judge(vz_option_id id, const char *host, const vz_qemu_caps *caps)
 {
+    const vz_option_row *row = vz_option_info(id);
     if (row->status == VZ_STATUS_ALREADY_TRUE)
         return verdict(already_true, row->reason);
     if (row->status != VZ_STATUS_SUPPORTED)
         return verdict(refused, row->reason);
-    if (!row->qemu || !caps || qemu_has(caps, row->qemu))
+    if (!caps || !vz_option_lacks_qemu(id, caps))
         return verdict("supported", NULL);
     g_autofree char *version = vz_qemu_version_text(vz_qemu_caps_version(caps));
     g_autofree char *reason =
@@ -46,7 +48,7 @@ json_t *vz_migration_capabilities(const char *host, const vz_qemu_caps *caps)
     json_t *options = json_array();
     for (vz_option_id id = 0; id < VZ_OPTION_COUNT; id++) {
         const vz_option_row *row = vz_option_info(id);
-        json_t *option = judge(row, host, caps);
+        json_t *option = judge(id, host, caps);
         json_object_set_new(option, "id", json_string(row->id));
         json_object_set_new(option, "kind", json_string(kinds[row->type]));
         json_object_set_new(option, "name", json_string(row->name));

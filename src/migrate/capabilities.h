@@ -7,6 +7,9 @@
 
 #include <jansson.h>
 
+/* Whether this QEMU has not got what the option becomes. */
+bool vz_option_lacks_qemu(vz_option_id id, const vz_qemu_caps *caps);
+
 /* {"host", "version", "qemu"?, "options": [{"id", "kind": "flag" | "parameter" | "value", "name",
  * "word"?, "help", "status": "supported" | "already-true" | "refused", "reason"?}]}; the caller's.
  * caps NULL: QEMU is not known. */

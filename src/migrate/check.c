@@ -40,14 +40,7 @@ json_t *vz_check_answer(const vz_check_visit *v, GError **err)
     g_autoptr(GError) ignored = NULL; /* it is among the findings */
     g_autofree char *fingerprint = NULL;
     json_auto_t *disks = json_array();
-    const vz_precheck_arrival arrival = {.service = v->service,
-                                         .cookie = v->cookie,
-                                         .xml = vz_options_text(v->options, VZ_OPTION_DEST_XML),
-                                         .name = vz_options_text(v->options, VZ_OPTION_DEST_NAME)};
-    if (!arrival.xml) {
-        vz_fail(err, VZ_ERR_INVALID_ARG, "no domain XML passed");
-        return NULL;
-    }
+    const vz_precheck_arrival arrival = {v->service, v->cookie, v->options};
     if (!vz_visits_expect(vz_migrate_visits(v->service), v->cookie->job, v->cookie->fingerprint,
                           &fingerprint, err) ||
         !vz_precheck_arriving(&arrival, disks, findings, err))
@@ -120,10 +113,9 @@ static void look_at_guest(checking *c)
     const vz_check_request *r = c->request;
     g_autoptr(GError) refused = NULL;
     GPtrArray *findings = c->findings[VZ_CHECK_SOURCE];
-    const vz_precheck_subject subject = {.service = r->service, .domain = r->domain, .def = c->def};
     if (!vz_options_check(r->options, VZ_GUEST_VM, VZ_PHASE_PERFORM, &refused))
         vz_findings_refuse_error(findings, "options", refused, "leave that out");
-    vz_precheck_run(vz_prechecks_source, &subject, findings);
+    vz_precheck_look_at_guest(r->service, r->domain, r->options, findings);
     vz_guest_facts_gather(r->domain, c->def, &c->facts);
     offer_disks(c);
 }

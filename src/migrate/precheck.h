@@ -34,12 +34,13 @@ typedef struct {
     vz_migrate *service;
     vz_domain *domain; /* source: the guest. Destination: its place here, once it has one */
     const vz_def *def; /* source: the live one. Destination: what is to run here */
+    const vz_options *options;
+    vz_host_facts here; /* source: name, and caps of the guest's QEMU */
     /* destination */
     const vz_cookie *cookie;      /* of Begin */
     const GError *def_error;      /* why `def` is NULL */
     const GError *emulator_error; /* why `here.caps` is NULL */
     vz_guest_facts there;         /* the source's; owned by whoever filled this in */
-    vz_host_facts here;
     json_t *disks_answered; /* an array to be filled by the proof of disks; NULL: a step proves
                                them, unless something else refuses already */
     /* way */
@@ -61,16 +62,21 @@ extern const vz_precheck vz_prechecks_way[];
 void vz_precheck_run(const vz_precheck *table, const vz_precheck_subject *subject,
                      GPtrArray *findings);
 
-/* Step check-guest. Actor. */
+/* A row of both sides: whether the host's QEMU has what an option becomes. */
+void vz_precheck_options(const vz_precheck_subject *subject, const char *name, GPtrArray *findings);
+
+/* All of the source's side. Actor. */
+void vz_precheck_look_at_guest(vz_migrate *service, vz_domain *domain, const vz_options *options,
+                               GPtrArray *findings);
+/* Step check-guest: the same, enforced. Actor. */
 bool vz_precheck_guest(vz_migration *migration, GError **err);
 /* Step check-host. Actor. */
 bool vz_precheck_host(vz_migration *migration, GError **err);
 
 typedef struct {
     vz_migrate *service;
-    const vz_cookie *cookie; /* of Begin */
-    const char *xml;         /* as the source sent it */
-    const char *name;        /* a new one, or NULL */
+    const vz_cookie *cookie;   /* of Begin */
+    const vz_options *options; /* of Prepare: with the definition */
 } vz_precheck_arrival;
 
 /* On a destination without a place for the guest yet: all that its side finds. disks_answered may

@@ -277,6 +277,7 @@ const vz_precheck vz_prechecks_destination[] = {
     {"definition", VZ_CHECK_DESTINATION, check_definition},
     {"clash", VZ_CHECK_DESTINATION, check_clash},
     {"emulator", VZ_CHECK_DESTINATION, check_emulator},
+    {"options", VZ_CHECK_DESTINATION, vz_precheck_options},
     {"qemu-version", VZ_CHECK_DESTINATION, check_qemu_version},
     {"machine", VZ_CHECK_DESTINATION, check_machine},
     {"accelerator", VZ_CHECK_DESTINATION, check_accelerator},
@@ -308,8 +309,11 @@ bool vz_precheck_host(vz_migration *m, GError **err)
 {
     g_autoptr(GPtrArray) findings = vz_findings_new();
     g_autoptr(GError) emulator_error = NULL;
-    vz_precheck_subject subject = {
-        .service = m->service, .domain = m->domain, .def = m->def, .cookie = m->cookie_in};
+    vz_precheck_subject subject = {.service = m->service,
+                                   .domain = m->domain,
+                                   .def = m->def,
+                                   .options = m->options,
+                                   .cookie = m->cookie_in};
     if (!fill(&subject, &emulator_error, err))
         return false;
     vz_precheck_run(vz_prechecks_destination, &subject, findings);
@@ -325,12 +329,18 @@ static vz_def *parse(const vz_precheck_arrival *arrival, const vz_qemu_caps *cap
                         .emulator = vz_qemu_caps_emulator(caps),
                         .default_machine = "pc",
                         .default_cpu = "qemu64"};
-    g_autoptr(vz_def) parsed = vz_def_parse(arrival->xml, VZ_DEF_PARSE_INACTIVE, &host, err);
-    if (!parsed || !arrival->name)
+    const char *xml = vz_options_text(arrival->options, VZ_OPTION_DEST_XML);
+    const char *name = vz_options_text(arrival->options, VZ_OPTION_DEST_NAME);
+    if (!xml) {
+        vz_fail(err, VZ_ERR_INVALID_ARG, "no domain XML passed");
+        return NULL;
+    }
+    g_autoptr(vz_def) parsed = vz_def_parse(xml, VZ_DEF_PARSE_INACTIVE, &host, err);
+    if (!parsed || !name)
         return g_steal_pointer(&parsed);
     vz_def *renamed = vz_def_copy(parsed);
     g_free(renamed->name);
-    renamed->name = g_strdup(arrival->name);
+    renamed->name = g_strdup(name);
     return renamed;
 }
 
@@ -343,6 +353,7 @@ bool vz_precheck_arriving(const vz_precheck_arrival *arrival, json_t *disks_answ
     g_autoptr(vz_def) def = caps ? parse(arrival, caps, &def_error) : NULL;
     vz_precheck_subject subject = {.service = arrival->service,
                                    .def = def,
+                                   .options = arrival->options,
                                    .def_error = def_error,
                                    .cookie = arrival->cookie,
                                    .disks_answered = disks_answered};

@@ -4,16 +4,10 @@
 
 #include "driver/qemu/driver.h"
 #include "migrate/question.h"
+#include "migrate/service.h"
 #include "storage/identify.h"
 
 #include <string.h>
-
-void vz_precheck_run(const vz_precheck *table, const vz_precheck_subject *subject,
-                     GPtrArray *findings)
-{
-    for (const vz_precheck *row = table; row->name; row++)
-        row->run(subject, row->name, findings);
-}
 
 static void check_state(const vz_precheck_subject *s, const char *name, GPtrArray *findings)
 {
@@ -92,18 +86,31 @@ static void check_block_jobs(const vz_precheck_subject *s, const char *name, GPt
 
 const vz_precheck vz_prechecks_source[] = {
     {"state", VZ_CHECK_SOURCE, check_state},
+    {"options", VZ_CHECK_SOURCE, vz_precheck_options},
     {"devices", VZ_CHECK_SOURCE, check_devices},
     {"block-jobs", VZ_CHECK_SOURCE, check_block_jobs},
     {NULL, VZ_CHECK_SOURCE, NULL},
 };
 
+void vz_precheck_look_at_guest(vz_migrate *service, vz_domain *domain, const vz_options *options,
+                               GPtrArray *findings)
+{
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
+    vz_qemu *qemu = vz_driver_qemu_of(domain);
+    const vz_precheck_subject subject = {
+        .service = service,
+        .domain = domain,
+        .options = options,
+        .def = snapshot->live,
+        .here = {.host_name = vz_migrate_settings(service)->host_name,
+                 .caps = qemu ? vz_qemu_get_caps(qemu) : NULL}};
+    vz_precheck_run(vz_prechecks_source, &subject, findings);
+}
+
 bool vz_precheck_guest(vz_migration *m, GError **err)
 {
     g_autoptr(GPtrArray) findings = vz_findings_new();
-    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
-    const vz_precheck_subject subject = {
-        .service = m->service, .domain = m->domain, .def = snapshot->live};
-    vz_precheck_run(vz_prechecks_source, &subject, findings);
+    vz_precheck_look_at_guest(m->service, m->domain, m->options, findings);
     vz_findings_log(findings, m->id);
     return vz_findings_enforce(findings, err);
 }
@@ -161,11 +168,3 @@ const vz_precheck vz_prechecks_way[] = {
     {"data-port", VZ_CHECK_WAY, check_data_port},
     {NULL, VZ_CHECK_WAY, NULL},
 };
-
-void vz_precheck_help(GError **err, const char *remedy)
-{
-    g_autofree char *text = g_strdup_printf("%s (%s)", (*err)->message, remedy);
-    vz_error_code code = vz_error_number(*err);
-    g_clear_error(err);
-    vz_fail(err, code, "%s", text);
-}

@@ -12,7 +12,9 @@
 
 #define SYS_NET          "/sys/class/net"
 #define BYTES_S_PER_MBIT ((uint64_t)1000000 / 8)
-#define PROBE_PORT       "9" /* nothing is sent */
+#define PROBE_PORT       "9"      /* nothing is sent */
+#define LOWER_PREFIX     "lower_" /* sysfs: what an interface stands on */
+#define DEPTH_MAX        4        /* a VLAN on a bond under a bridge */
 
 /* The own address that the kernel would send from. */
 static bool own_address(const char *peer, struct sockaddr_storage *ret)
@@ -57,7 +59,8 @@ char *vz_link_towards(const char *address)
     return name;
 }
 
-uint64_t vz_link_speed_bytes_s(const char *name)
+/* 0: it is no card, or has no link. */
+static uint64_t speed_of_card(const char *name)
 {
     g_autofree char *device = g_strdup_printf(SYS_NET "/%s/device", name);
     g_autofree char *path = g_strdup_printf(SYS_NET "/%s/speed", name);
@@ -66,4 +69,25 @@ uint64_t vz_link_speed_bytes_s(const char *name)
         return 0;
     int64_t mbit = g_ascii_strtoll(text, NULL, 10);
     return mbit > 0 ? (uint64_t)mbit * BYTES_S_PER_MBIT : 0;
+}
+
+/* A bridge, VLAN or bond is as fast as the fastest card below it: one stream goes by one of them.
+ */
+static uint64_t speed_at(const char *name, int depth)
+{
+    uint64_t fastest = speed_of_card(name);
+    g_autofree char *path = g_strdup_printf(SYS_NET "/%s", name);
+    g_autoptr(GDir) dir = depth < DEPTH_MAX ? g_dir_open(path, 0, NULL) : NULL;
+    for (const char *entry; dir && (entry = g_dir_read_name(dir));) {
+        uint64_t speed = g_str_has_prefix(entry, LOWER_PREFIX)
+                             ? speed_at(entry + strlen(LOWER_PREFIX), depth + 1)
+                             : 0;
+        fastest = MAX(fastest, speed);
+    }
+    return fastest;
+}
+
+uint64_t vz_link_speed_bytes_s(const char *name)
+{
+    return speed_at(name, 0);
 }

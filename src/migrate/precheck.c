@@ -1,0 +1,34 @@
+/* precheck.c - see precheck.h: what both sides have in common. */
+#include "migrate/precheck.h"
+
+#include "migrate/capabilities.h"
+
+void vz_precheck_run(const vz_precheck *table, const vz_precheck_subject *subject,
+                     GPtrArray *findings)
+{
+    for (const vz_precheck *row = table; row->name; row++)
+        row->run(subject, row->name, findings);
+}
+
+void vz_precheck_options(const vz_precheck_subject *s, const char *name, GPtrArray *findings)
+{
+    for (vz_option_id id = 0; s->options && s->here.caps && id < VZ_OPTION_COUNT; id++) {
+        const vz_option_row *row = vz_option_info(id);
+        if (!vz_options_has(s->options, id) || !vz_option_lacks_qemu(id, s->here.caps))
+            continue;
+        g_autofree char *version = vz_qemu_version_text(vz_qemu_caps_version(s->here.caps));
+        g_autofree char *text = g_strdup_printf(
+            "Migration option '%s' is not supported by QEMU binary: '%s' (%s) on %s has no '%s'",
+            row->name, vz_qemu_caps_emulator(s->here.caps), version, s->here.host_name, row->qemu);
+        vz_findings_refuse(findings, name, VZ_ERR_ARGUMENT_UNSUPPORTED, text,
+                           "leave that option out, or install a later QEMU there");
+    }
+}
+
+void vz_precheck_help(GError **err, const char *remedy)
+{
+    g_autofree char *text = g_strdup_printf("%s (%s)", (*err)->message, remedy);
+    vz_error_code code = vz_error_number(*err);
+    g_clear_error(err);
+    vz_fail(err, code, "%s", text);
+}
