@@ -6,6 +6,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "channel/dial.h"
 #include "domain/table.h"
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
@@ -78,12 +79,24 @@ static void close_channel(vz_migration *m)
     vz_migration_stop_carrier(m);
 }
 
+/* Before the destination has to keep its record for us: where nobody can connect, nobody asked. */
+static bool knock(const vz_migration *m, GError **err)
+{
+    const vz_dial_request request = {.host = m->peer_host,
+                                     .port = m->peer_port,
+                                     .inbox = vz_domain_inbox(m->domain),
+                                     .deadline_us = vz_now_us() + VZ_QUESTION_DEADLINE_US};
+    vz_autofd fd = vz_dial(&request, err);
+    if (fd < 0)
+        g_prefix_error(err, "the destination's data port cannot be reached: ");
+    return fd >= 0;
+}
+
 static bool prove_ask(vz_migration *m, GError **err)
 {
-    /* From now on the destination keeps its record until it is told to forget it. */
-    if (!vz_migration_note(m, VZ_NOTE_PROBED, "yes", err))
-        return false;
-    if (vz_verdict_probe(m, VZ_QUESTION_DEADLINE_US, err))
+    /* Once noted, the destination keeps its record until it is told to forget it. */
+    if (knock(m, err) && vz_migration_note(m, VZ_NOTE_PROBED, "yes", err) &&
+        vz_verdict_probe(m, VZ_QUESTION_DEADLINE_US, err))
         return true;
     vz_precheck_help(err, VZ_REMEDY_PORT);
     return false;
