@@ -86,7 +86,7 @@ static void show_memory(FILE *out, const json_t *plan)
         return;
     }
     g_autofree char *used = vz_format_bytes(number_of(memory, "used_bytes"));
-    row(out, "memory", g_strdup_printf("%s of %s: %s", used, total, text_of(memory, "used_from")));
+    row(out, "memory", g_strdup_printf("%s of %s %s", used, total, text_of(memory, "used_from")));
     if (json_object_get(memory, "dirty_bytes_s")) {
         g_autofree char *rate = vz_format_rate(number_of(memory, "dirty_bytes_s"));
         row(out, "writes", g_strdup_printf("%s, by a sample of a second", rate));

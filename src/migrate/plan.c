@@ -1,12 +1,15 @@
 /* plan.c - see plan.h. */
 #include "migrate/plan.h"
 
+#include "base/fd.h"
 #include "base/units.h"
 #include "driver/qemu/driver.h"
 #include "net/link.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MS_PER_S ((uint64_t)1000)
 /* QEMU samples at least a second; the answer is fetched a little later. */
@@ -14,9 +17,16 @@
 #define SAMPLE_POLL_US     ((int64_t)100 * 1000)
 #define SAMPLE_DEADLINE_US ((int64_t)10 * 1000000)
 /* A guest's QEMU has hundreds of mappings, each some 25 lines. */
-#define SMAPS_BYTES_MAX  ((size_t)32 * 1024 * 1024)
-#define SMAPS_CHUNK      ((size_t)64 * 1024)
-#define STATUS_BYTES_MAX ((size_t)16 * 1024)
+#define SMAPS_BYTES_MAX ((size_t)32 * 1024 * 1024)
+#define SMAPS_CHUNK     ((size_t)64 * 1024)
+/* Of guest memory: an error of some 1 %. */
+#define SAMPLE_PAGES    ((uint64_t)4096)
+#define PAGE_BYTES_MAX  ((size_t)64 * 1024)
+#define PAGEMAP_PRESENT ((uint64_t)1 << 63)
+#define PAGEMAP_SWAPPED ((uint64_t)1 << 62)
+/* QEMU's own bounds and default of what it samples a GiB for the rate of writes. */
+#define WRITES_PAGES_MIN ((uint64_t)512)
+#define WRITES_PAGES_MAX ((uint64_t)16384)
 
 void vz_plan_costs_clear(vz_plan_costs *costs)
 {
@@ -59,21 +69,59 @@ static const char *next_mapping(const char *text)
     return line && line[1] ? line + 1 : NULL;
 }
 
-uint64_t vz_plan_used_of_smaps(const char *smaps, uint64_t ram_bytes)
+bool vz_plan_find_mapping(const char *smaps, uint64_t ram_bytes, vz_plan_mapping *ret)
 {
-    uint64_t smallest_kib = UINT64_MAX;
-    uint64_t used_kib = 0;
+    *ret = (vz_plan_mapping){.bytes = UINT64_MAX};
     for (const char *mapping = *smaps ? smaps : NULL; mapping;) {
         const char *next = next_mapping(mapping);
         const char *end = next ? next : mapping + strlen(mapping);
-        uint64_t size_kib = kib_of(mapping, end, "\nSize:");
-        if (size_kib >= ram_bytes / VZ_KIB && size_kib < smallest_kib) {
-            smallest_kib = size_kib;
-            used_kib = kib_of(mapping, end, "\nRss:") + kib_of(mapping, end, "\nSwap:");
-        }
+        uint64_t bytes = kib_of(mapping, end, "\nSize:") * VZ_KIB;
+        if (bytes >= ram_bytes && bytes < ret->bytes)
+            *ret = (vz_plan_mapping){.start = g_ascii_strtoull(mapping, NULL, 16),
+                                     .bytes = bytes,
+                                     .used_bytes = VZ_KIB * (kib_of(mapping, end, "\nRss:") +
+                                                             kib_of(mapping, end, "\nSwap:"))};
         mapping = next;
     }
-    return used_kib * VZ_KIB;
+    return ret->bytes != UINT64_MAX;
+}
+
+/* One page: 1 it counts, 0 it does not, -1 it cannot be looked at. */
+static int look_at_page(int pagemap, int memory, uint64_t page, uint64_t page_bytes)
+{
+    uint64_t entry;
+    uint8_t bytes[PAGE_BYTES_MAX];
+    if (pread(pagemap, &entry, sizeof(entry), (off_t)(page * sizeof(entry))) != sizeof(entry))
+        return -1;
+    if (!(entry & PAGEMAP_PRESENT)) /* asking for it would bring it in */
+        return entry & PAGEMAP_SWAPPED ? 1 : 0;
+    if (pread(memory, bytes, page_bytes, (off_t)(page * page_bytes)) != (ssize_t)page_bytes)
+        return -1;
+    return bytes[0] != 0 || memcmp(bytes, bytes + 1, page_bytes - 1) != 0;
+}
+
+uint64_t vz_plan_sample(pid_t pid, const vz_plan_mapping *mapping)
+{
+    g_autofree char *pagemap_path = g_strdup_printf("/proc/%d/pagemap", (int)pid);
+    g_autofree char *memory_path = g_strdup_printf("/proc/%d/mem", (int)pid);
+    vz_autofd pagemap = open(pagemap_path, O_RDONLY | O_CLOEXEC);
+    vz_autofd memory = open(memory_path, O_RDONLY | O_CLOEXEC);
+    uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+    if (pagemap < 0 || memory < 0 || page_bytes > PAGE_BYTES_MAX)
+        return 0;
+    uint64_t pages = mapping->bytes / page_bytes;
+    uint64_t samples = MIN(pages, SAMPLE_PAGES);
+    uint64_t counted = 0;
+    for (uint64_t i = 0; i < samples; i++) {
+        /* One of each part, so that all parts are seen. */
+        uint64_t from = pages * i / samples, to = pages * (i + 1) / samples;
+        uint64_t page = from + (uint64_t)g_random_double_range(0, (double)(to - from));
+        int counts = look_at_page(pagemap, memory, mapping->start / page_bytes + page, page_bytes);
+        if (counts < 0)
+            return 0;
+        counted += (uint64_t)counts;
+    }
+    return samples ? (uint64_t)((double)mapping->bytes * (double)counted / (double)samples) : 0;
 }
 
 /* A file of /proc, whose size nobody tells before; NULL where it cannot be read. Caller frees. */
@@ -94,18 +142,17 @@ static char *read_proc(pid_t pid, const char *name, size_t bytes_max)
 
 void vz_plan_measure_memory(pid_t qemu_pid, vz_plan_costs *costs)
 {
+    vz_plan_mapping mapping;
     g_autofree char *smaps = read_proc(qemu_pid, "smaps", SMAPS_BYTES_MAX);
-    uint64_t used = smaps ? vz_plan_used_of_smaps(smaps, costs->ram_bytes) : 0;
-    costs->used_from = "resident or swapped memory of the guest (/proc/PID/smaps)";
-    if (used == 0) {
-        g_autofree char *status = read_proc(qemu_pid, "status", STATUS_BYTES_MAX);
-        const char *end = status ? status + strlen(status) : NULL;
-        used = status
-                   ? VZ_KIB * (kib_of(status, end, "\nVmRSS:") + kib_of(status, end, "\nVmSwap:"))
-                   : 0;
-        costs->used_from = "resident or swapped memory of the whole QEMU process";
+    if (!smaps || !vz_plan_find_mapping(smaps, costs->ram_bytes, &mapping))
+        return;
+    costs->used_bytes = vz_plan_sample(qemu_pid, &mapping);
+    costs->used_from = "is not zero, by a sample of its pages";
+    if (costs->used_bytes == 0) {
+        costs->used_bytes = mapping.used_bytes;
+        costs->used_from = "is resident or swapped out";
     }
-    costs->used_bytes = MIN(used, costs->ram_bytes);
+    costs->used_bytes = MIN(costs->used_bytes, costs->ram_bytes);
 }
 
 /* true: it is known, or never will be. */
@@ -133,8 +180,11 @@ void vz_plan_measure_writes(vz_domain *domain, vz_plan_costs *costs)
     g_autoptr(GError) ignored = NULL; /* then it is not known */
     int64_t deadline_us = vz_now_us() + SAMPLE_DEADLINE_US;
     vz_qemu *qemu = vz_driver_qemu_of(domain);
-    if (!qemu || !vz_qmp_do(vz_qemu_qmp(qemu), "calc-dirty-rate",
-                            json_pack("{si}", "calc-time", SAMPLE_S), VZ_QMP_TIMEOUT_US, &ignored))
+    uint64_t pages = CLAMP(SAMPLE_PAGES * VZ_GIB / MAX(costs->ram_bytes, VZ_MIB), WRITES_PAGES_MIN,
+                           WRITES_PAGES_MAX);
+    json_t *args = json_pack("{si sI}", "calc-time", SAMPLE_S, "sample-pages", (json_int_t)pages);
+    if (!qemu ||
+        !vz_qmp_do(vz_qemu_qmp(qemu), "calc-dirty-rate", args, VZ_QMP_TIMEOUT_US, &ignored))
         return;
     while (vz_now_us() < deadline_us && vz_wait(vz_domain_inbox(domain), NULL, NULL,
                                                 vz_now_us() + SAMPLE_POLL_US) != VZ_WAIT_CANCELLED)

@@ -34,11 +34,22 @@ typedef struct {
  * of what the link carries this adds up to used / (1 - p). */
 void vz_plan_predict(const vz_plan_costs *costs, vz_plan_prediction *ret_prediction);
 
-/* Guest memory that is really there, out of /proc/PID/smaps: the mapping that is the guest's
- * memory, resident or swapped out; where that cannot be told, all of QEMU's, cut at the guest's. */
+/* Guest memory that has to be sent, in the QEMU of this pid: of the mapping that is the guest's
+ * memory, a sample of pages is looked at, whether they are there and not all zero, since with huge
+ * pages much is resident that nobody ever wrote. Where it cannot be read, what is resident counts.
+ */
 void vz_plan_measure_memory(pid_t qemu_pid, vz_plan_costs *costs);
-/* The same of a text of that file, for tests; 0: no mapping is that large. */
-uint64_t vz_plan_used_of_smaps(const char *smaps, uint64_t ram_bytes);
+
+/* The smallest mapping in a text of /proc/PID/smaps that can hold the guest's memory. */
+typedef struct {
+    uint64_t start, bytes;
+    uint64_t used_bytes; /* resident or swapped out */
+} vz_plan_mapping;
+/* false: no mapping is that large. */
+bool vz_plan_find_mapping(const char *smaps, uint64_t ram_bytes, vz_plan_mapping *ret_mapping);
+/* Bytes of a mapping of a process that are neither absent nor zero, by a sample; 0: it cannot be
+ * read. */
+uint64_t vz_plan_sample(pid_t pid, const vz_plan_mapping *mapping);
 
 /* QEMU samples for a second how much the guest writes; serves the inbox meanwhile. */
 void vz_plan_measure_writes(vz_domain *domain, vz_plan_costs *costs);

@@ -345,6 +345,47 @@ bool vz_api_vz_list_jobs(vz_call *call, vz_wire_string_ret *ret, GError **err)
     return true;
 }
 
+/* "refuse" would refuse; of the others all is known, and nothing is in the way. */
+bool vz_api_vz_domain_check(vz_call *call, const vz_wire_vz_check_args *args,
+                            vz_wire_string_ret *ret, GError **err)
+{
+    (void)call;
+    (void)err;
+    bool refuses = strstr(args->dconnuri, "refuse") != NULL;
+    printf("check %s flags=0x%x max-downtime %" G_GUINT64_FORMAT "\n", args->dconnuri, args->flags,
+           args->max_downtime);
+    fflush(stdout);
+    ret->value =
+        refuses
+            ? "{\"domain\":\"g1\",\"move\":false,\"from\":{\"host\":\"hosta\"},\"to\":{},"
+              "\"memory\":{\"total_bytes\":1048576},\"live\":true,\"rate\":{\"from\":\"unknown: "
+              "no card\"},\"unpredictable\":\"who knows\",\"disks\":[],\"findings\":["
+              "{\"check\":\"network\",\"side\":\"destination\",\"refuses\":true,\"code\":38,"
+              "\"text\":\"no bridge\",\"remedy\":\"make one\"},"
+              "{\"check\":\"clock\",\"side\":\"destination\",\"refuses\":false,\"code\":0,"
+              "\"text\":\"it is late\",\"remedy\":\"hurry\"}]}"
+            : "{\"domain\":\"g1\",\"move\":true,\"from\":{\"host\":\"hosta\"},\"to\":{\"host\":"
+              "\"hostb\",\"data\":\"tcp:hostb:16515\"},\"memory\":{\"total_bytes\":2097152,"
+              "\"used_bytes\":1048576,\"used_from\":\"counted\",\"dirty_bytes_s\":1024},\"live\":"
+              "true,\"rate\":{\"bytes_s\":1048576,\"from\":\"a cap\"},\"bytes\":1048576,"
+              "\"total_ms\":1000,\"downtime_ms\":20,\"disks\":[{\"target\":\"vda\",\"path\":"
+              "\"/d\",\"shared\":true}],\"findings\":[]}";
+    return true;
+}
+
+bool vz_api_vz_migration_capabilities(vz_call *call, const vz_wire_vz_peer_args *args,
+                                      vz_wire_string_ret *ret, GError **err)
+{
+    (void)call;
+    (void)err;
+    printf("capabilities %s\n", args->dconnuri ? args->dconnuri : "-");
+    fflush(stdout);
+    ret->value = "{\"host\":\"hosta\",\"version\":\"1\",\"options\":[{\"name\":\"A<B\",\"kind\":"
+                 "\"flag\",\"word\":\"a\",\"help\":\"does a\",\"status\":\"refused\",\"reason\":"
+                 "\"no \\\"a\\\" & no b\"}]}";
+    return true;
+}
+
 bool vz_api_domain_migrate_set_max_downtime(
     vz_call *call, const vz_wire_domain_migrate_set_max_downtime_args *args, GError **err)
 {

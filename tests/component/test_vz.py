@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import unittest
+import xml.etree.ElementTree
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import tap  # noqa: E402
@@ -299,6 +300,53 @@ class VzTest(unittest.TestCase):
         self.assertEqual(status, 1)
         self.assertIn("no job is active", errors)
 
+    def test_check(self):
+        status, out, errors = self.run_vz("check", "g1", "quick", "--bandwidth", "1", "--max-downtime", "50")
+        self.assertEqual((status, errors), (0, ""))
+        lines = out.splitlines()
+        self.assertEqual(lines[0], "g1 would move from hosta to hostb")
+        for line in ("  data port   tcp:hostb:16515", "  memory      1.0 MiB of 2.0 MiB counted",
+                     "  link        1.0 MiB/s: a cap", "  data        about 1.0 MiB",
+                     "  total time  about 1.0 s of copying, at that rate",
+                     "  there       running, defined", "  here        removed"):
+            self.assertIn(line, lines)
+        self.assertIn("bandwidth (asked for)", out)
+        self.assertNotIn("In the way", out)
+        # Nothing is asked for but the check: not even the downtime is set.
+        self.assertEqual(self.stop_daemon(), ["check vz+tcp://quick/system flags=0x1b max-downtime 50"])
+
+    def test_check_refused(self):
+        status, out, errors = self.run_vz("check", "g1", "refuse")
+        self.assertEqual((status, errors), (5, ""))
+        self.assertTrue(out.startswith("g1 would not move from hosta to refuse\n"), out)
+        self.assertIn("In the way:\n  network (destination): no bridge\n      what would help: make one\n"
+                      "To be known:\n  clock (destination): it is late\n", out)
+        self.assertIn("  total time  unknown: who knows\n", out)
+        status, events = self.run_json("check", "g1", "refuse", "--paused")
+        self.assertEqual(status, 5)
+        self.assertEqual([(e["event"], e["exit"], e["move"]) for e in events], [("plan", 5, False)])
+        self.assertIn({"id": "PAUSED", "word": "paused", "why": "asked for"}, events[0]["options"])
+        self.assertIn({"id": "LIVE", "word": "live", "why": "default"}, events[0]["options"])
+
+    def test_check_cannot_ask(self):
+        self.assertEqual(self.run_vz("check", "nobody", "quick")[0], 1)
+        self.assertEqual(self.run_vz("check", "g1")[0], 2)
+        self.assertEqual(self.run_vz("check", "g1", "quick", "--no-such-option")[0], 2)
+
+    def test_capabilities(self):
+        status, out, _ = self.run_vz("capabilities", "--migration")
+        self.assertEqual(status, 0)
+        self.assertIn('A<B  --a  does a\n      refused: no "a" & no b\n', out)
+        status, out, _ = self.run_vz("capabilities", "--migration", "--with", "hostb", "--xml")
+        option = xml.etree.ElementTree.fromstring(out).find("option")
+        self.assertEqual((option.get("name"), option.find("here").get("reason")),
+                         ("A<B", 'no "a" & no b'))
+        status, events = self.run_json("capabilities", "--migration")
+        self.assertEqual(events[0]["event"], "migration-capabilities")
+        self.assertEqual(self.run_vz("capabilities", "--with", "hostb")[0], 2)
+        self.assertEqual(self.stop_daemon(),
+                         ["capabilities -", "capabilities vz+tcp://hostb/system", "capabilities -"])
+
     def complete(self, *words):
         stub = os.path.join(self.dir.name, "vz")
         with open(stub, "w", encoding="utf-8") as f:
@@ -319,6 +367,8 @@ class VzTest(unittest.TestCase):
         self.assertEqual(self.complete("-c", "x", "list", "--ina"), ["--inactive"])
         self.assertEqual(self.complete("help", "ab"), ["abort"])
         self.assertNotIn("--postcopy", self.complete("migrate", "--p"))  # refused anyway
+        self.assertEqual(self.complete("check", "--undef"), ["--undefinesource"])
+        self.assertEqual(self.complete("capabilities", "--mig"), ["--migration"])
         self.assertEqual(self.complete("migrate", "g"), ["g1", r"g\$\(touch\ pwned\)"])
         self.assertFalse(os.path.exists(os.path.join(self.dir.name, "pwned")))
 

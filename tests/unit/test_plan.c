@@ -5,6 +5,8 @@
 #include "migrate/capabilities.h"
 
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static vz_plan_prediction predict(vz_plan_costs costs)
 {
@@ -66,7 +68,7 @@ static const char smaps[] =
     "55d0c0000000-55d0c1000000 r-xp 00000000 fe:00 1 /usr/bin/qemu\n"
     "Size:              16384 kB\nRss:                9000 kB\nSwap:                  0 kB\n"
     "VmFlags: rd ex\n"
-    "7f0000000000-7f0040000000 rw-p 00000000 00:00 0 \n" /* TCG's translations: larger */
+    "7f0000000000-7f0040000000 rw-p 00000000 00:00 0 \n" /* larger than the guest's */
     "Size:            1048576 kB\nRss:               50000 kB\nSwap:                  0 kB\n"
     "7f1000000000-7f100c000000 rw-p 00000000 00:00 0 \n" /* the guest's 192 MiB */
     "Size:             196608 kB\nKernelPageSize:        4 kB\nRss:              100000 kB\n"
@@ -76,10 +78,33 @@ static const char smaps[] =
 
 static void test_smaps(void)
 {
-    g_assert_cmpuint(vz_plan_used_of_smaps(smaps, 192 * VZ_MIB), ==, 102400 * VZ_KIB);
-    g_assert_cmpuint(vz_plan_used_of_smaps(smaps, 1024 * VZ_MIB), ==, 50000 * VZ_KIB);
-    g_assert_cmpuint(vz_plan_used_of_smaps(smaps, 2048 * VZ_MIB), ==, 0);
-    g_assert_cmpuint(vz_plan_used_of_smaps("", VZ_MIB), ==, 0);
+    vz_plan_mapping m;
+    g_assert_true(vz_plan_find_mapping(smaps, 192 * VZ_MIB, &m));
+    g_assert_cmphex(m.start, ==, 0x7f1000000000);
+    g_assert_cmpuint(m.bytes, ==, 192 * VZ_MIB);
+    g_assert_cmpuint(m.used_bytes, ==, 102400 * VZ_KIB);
+    g_assert_true(vz_plan_find_mapping(smaps, 1024 * VZ_MIB, &m));
+    g_assert_cmpuint(m.used_bytes, ==, 50000 * VZ_KIB);
+    g_assert_false(vz_plan_find_mapping(smaps, 2048 * VZ_MIB, &m));
+    g_assert_false(vz_plan_find_mapping("", VZ_MIB, &m));
+}
+
+/* Own memory of which a quarter is written to, a quarter is there but zero, and half is not there.
+ */
+static void test_sample(void)
+{
+    size_t bytes = 64 * VZ_MIB;
+    uint8_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    g_assert_true(memory != MAP_FAILED);
+    madvise(memory, bytes, MADV_NOHUGEPAGE);
+    memset(memory, 7, bytes / 4);
+    memset(memory + bytes / 4, 0, bytes / 4);
+    const vz_plan_mapping m = {.start = (uint64_t)(uintptr_t)memory, .bytes = bytes};
+    uint64_t used = vz_plan_sample(getpid(), &m);
+    g_assert_cmpuint(used, >, 15 * VZ_MIB);
+    g_assert_cmpuint(used, <, 17 * VZ_MIB);
+    munmap(memory, bytes);
+    g_assert_cmpuint(vz_plan_sample(getpid(), &m), ==, 0);
 }
 
 /* --- capabilities --- */
@@ -164,6 +189,7 @@ int main(int argc, char **argv)
     g_test_add_func("/plan/known", test_known);
     g_test_add_func("/plan/unknown", test_unknown);
     g_test_add_func("/plan/smaps", test_smaps);
+    g_test_add_func("/plan/sample", test_sample);
     g_test_add_func("/capabilities/report", test_report);
     g_test_add_func("/capabilities/pair", test_pair);
     return g_test_run();
