@@ -218,6 +218,27 @@ static void test_memory(void)
     tear_down(&s);
 }
 
+static void test_options(void)
+{
+    scene s;
+    set_up(&s);
+    g_autoptr(vz_options) options = vz_options_new();
+    s.subject.options = options;
+    silent(&s, "options");
+    vz_options_set_number(options, VZ_OPTION_BANDWIDTH, VZ_MIB);
+    silent(&s, "options");
+    json_t *replies = recorded(); /* of a QEMU without a limit of bandwidth */
+    json_object_del(json_object_get(replies, "query-migrate-parameters"), "max-bandwidth");
+    json_object_set_new(replies, "device-list-properties", json_array());
+    g_autoptr(GError) err = NULL;
+    g_autoptr(vz_qemu_caps) poor = vz_qemu_caps_parse("/bin/qemu", replies, &err);
+    json_decref(replies);
+    s.subject.here.caps = poor;
+    REFUSED(&s, "options", "Migration option 'bandwidth' is not supported by QEMU binary",
+            "on hostb has no 'max-bandwidth'");
+    tear_down(&s);
+}
+
 static void test_clock(void)
 {
     scene s;
@@ -393,6 +414,7 @@ int main(int argc, char **argv)
     g_test_add_func("/precheck/accelerator", test_accelerator);
     g_test_add_func("/precheck/network", test_network);
     g_test_add_func("/precheck/memory", test_memory);
+    g_test_add_func("/precheck/options", test_options);
     g_test_add_func("/precheck/clock", test_clock);
     g_test_add_func("/precheck/error", test_error);
     g_test_add_func("/precheck/findings-json", test_findings_json);
