@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#define REMEDY_QEMU "see its log below /var/log/virtvz/qemu on this host"
+
 static void check_state(const vz_precheck_subject *s, const char *name, GPtrArray *findings)
 {
     g_autoptr(GError) inactive = NULL;
@@ -17,32 +19,30 @@ static void check_state(const vz_precheck_subject *s, const char *name, GPtrArra
         vz_findings_refuse_error(findings, name, inactive, "start it first");
         return;
     }
-    if (snapshot->state == VZ_STATE_RUNNING || snapshot->state == VZ_STATE_PAUSED)
-        return;
-    g_autofree char *text =
-        g_strdup_printf("domain '%s' is neither running nor paused: it has shut down or crashed",
-                        vz_domain_name(s->domain));
-    vz_findings_refuse(findings, name, VZ_ERR_OPERATION_INVALID, text,
-                       "end it, and start it where it is to run");
+    if (snapshot->state != VZ_STATE_RUNNING && snapshot->state != VZ_STATE_PAUSED) {
+        g_autofree char *text = g_strdup_printf(
+            "domain '%s' is neither running nor paused: it has shut down or crashed",
+            vz_domain_name(s->domain));
+        vz_findings_refuse(findings, name, VZ_ERR_OPERATION_INVALID, text,
+                           "end it, and start it where it is to run");
+    } else if (!vz_driver_qemu_of(s->domain)) {
+        g_autofree char *text =
+            g_strdup_printf("the QEMU of domain '%s' cannot be reached", vz_domain_name(s->domain));
+        vz_findings_refuse(findings, name, VZ_ERR_OPERATION_FAILED, text, REMEDY_QEMU);
+    }
 }
 
-/* A question to the guest's QEMU; NULL: it does not answer, which is found, too. */
+/* A question to the guest's QEMU; NULL: there is none, which check_state says, or it does not
+ * answer, which is found. */
 static json_t *ask_qemu(const vz_precheck_subject *s, const char *name, const char *command,
                         GPtrArray *findings)
 {
     g_autoptr(GError) err = NULL;
-    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(s->domain);
-    if (!vz_snapshot_active(snapshot)) /* which check_state says */
-        return NULL;
     vz_qemu *qemu = vz_driver_qemu_of(s->domain);
     json_t *reply =
         qemu ? vz_qmp_command(vz_qemu_qmp(qemu), command, NULL, VZ_QMP_TIMEOUT_US, &err) : NULL;
-    if (!qemu)
-        vz_fail(&err, VZ_ERR_OPERATION_FAILED, "the QEMU of domain '%s' cannot be reached",
-                vz_domain_name(s->domain));
     if (err)
-        vz_findings_refuse_error(findings, name, err,
-                                 "see its log below /var/log/virtvz/qemu on this host");
+        vz_findings_refuse_error(findings, name, err, REMEDY_QEMU);
     return reply;
 }
 
