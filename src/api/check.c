@@ -54,6 +54,7 @@ typedef struct {
     vz_options *options;
     vz_cookie cookie;
     char *data_uri;
+    int64_t arrived_us;
 } arrival;
 
 static void arrival_free(void *data)
@@ -73,7 +74,8 @@ static void answer_arrival(void *data)
     const vz_check_visit visit = {.service = vz_this_host.migrate,
                                   .cookie = &a->cookie,
                                   .options = a->options,
-                                  .data_uri = a->data_uri};
+                                  .data_uri = a->data_uri,
+                                  .arrived_us = a->arrived_us};
     json_t *answer = vz_check_answer(&visit, &err);
     if (answer)
         reply_json(a->call, answer);
@@ -99,6 +101,7 @@ bool vz_api_vz_check_arrival(vz_call *call, const vz_wire_vz_check_arrival_args 
         !vz_cookie_parse(args->cookie_in.data, args->cookie_in.count, "check", &cookie, err))
         return false;
     arrival *a = g_new0(arrival, 1);
+    a->arrived_us = g_get_real_time();
     a->data_uri = vz_api_data_uri(call, options);
     a->call = vz_call_ref(call);
     a->options = g_steal_pointer(&options);

@@ -191,7 +191,8 @@ static vz_def *arriving_def(const vz_options *options, GError **err)
 /* It gets no place here: not for that reason alone, perhaps. */
 static void explain(const arrival *a, GError **err)
 {
-    const vz_precheck_arrival looked_at = {vz_this_host.migrate, &a->cookie, a->options};
+    const vz_precheck_arrival looked_at = {vz_this_host.migrate, &a->cookie, a->options,
+                                           g_get_real_time()};
     vz_precheck_explain(&looked_at, err);
 }
 

@@ -40,7 +40,7 @@ json_t *vz_check_answer(const vz_check_visit *v, GError **err)
     g_autoptr(GError) ignored = NULL; /* it is among the findings */
     g_autofree char *fingerprint = NULL;
     json_auto_t *disks = json_array();
-    const vz_precheck_arrival arrival = {v->service, v->cookie, v->options};
+    const vz_precheck_arrival arrival = {v->service, v->cookie, v->options, v->arrived_us};
     if (!vz_visits_expect(vz_migrate_visits(v->service), v->cookie->job, v->cookie->fingerprint,
                           &fingerprint, err) ||
         !vz_precheck_arriving(&arrival, disks, findings, err))
@@ -159,13 +159,14 @@ static bool ask_destination(checking *c, GError **err)
     g_autoptr(GArray) params = NULL;
     g_autofree char *xml = vz_def_format(c->def, VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE |
                                                      VZ_DEF_FORMAT_SECURE);
-    g_autofree char *cookie = own_cookie(c);
     g_autoptr(vz_options) theirs =
         vz_p2p_destination_options(r->options, xml, c->snapshot->state == VZ_STATE_RUNNING);
     g_autoptr(vz_client) client =
         vz_p2p_connect(r->dconnuri, vz_domain_inbox(r->domain), arena, err);
     if (!client)
         return false;
+    c->facts.time_us = g_get_real_time(); /* what came before took its time */
+    g_autofree char *cookie = own_cookie(c);
     vz_wire_vz_check_arrival_args args = {
         .cookie_in = {(const uint8_t *)cookie, (uint32_t)strlen(cookie)}};
     args.flags = vz_options_to_wire(theirs, VZ_SIDE_DESTINATION, &params);

@@ -38,6 +38,7 @@ typedef struct {
     const vz_cookie *cookie;   /* of the source */
     const vz_options *options; /* as for Prepare */
     const char *data_uri;      /* where the source is to knock */
+    int64_t arrived_us;        /* when it was asked, by this host's wall clock */
 } vz_check_visit;
 
 /* {"findings", "cookie": text of a vz_cookie, "uri", "qemu"}; the caller's. Blocks; not the loop.

@@ -77,6 +77,7 @@ typedef struct {
     vz_migrate *service;
     const vz_cookie *cookie;   /* of Begin */
     const vz_options *options; /* of Prepare: with the definition */
+    int64_t arrived_us;        /* by this host's wall clock */
 } vz_precheck_arrival;
 
 /* On a destination without a place for the guest yet: all that its side finds. disks_answered may

@@ -362,6 +362,7 @@ bool vz_precheck_arriving(const vz_precheck_arrival *arrival, json_t *disks_answ
                                    .disks_answered = disks_answered};
     if (!fill(&subject, &emulator_error, err))
         return false;
+    subject.here.time_us = arrival->arrived_us; /* a QEMU may have been asked since */
     vz_precheck_run(vz_prechecks_destination, &subject, findings);
     vz_guest_facts_clear(&subject.there);
     return true;
