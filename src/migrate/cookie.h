@@ -34,6 +34,7 @@ typedef struct {
     char *address;      /* begin: of the source's data port, if it says one */
     uint16_t port;      /* begin, prepare: data port */
     json_t *disks;      /* begin, prepare: identify.h */
+    json_t *stream;     /* begin: stream.h; NULL: plain */
     char *config_xml;   /* perform: the persistent definition, where one is to be kept */
     bool running;       /* perform: the guest is to run when it has arrived */
     uint64_t paused_us; /* perform: between the guest's stop and the end of Perform; finish: between

@@ -29,7 +29,7 @@ static bool take_source(vz_migration *m, const vz_cookie *cookie, GError **err)
     m->incarnation = g_strdup(cookie->incarnation);
     m->release = g_strdup(cookie->release_hash);
     m->disks_offered = json_incref(cookie->disks);
-    return true;
+    return vz_stream_from_json(cookie->stream, &m->stream, err);
 }
 
 /* What persist will overwrite, for an undo after a restart. */

@@ -8,6 +8,7 @@
 #include "driver/qemu/driver.h"
 #include "migrate/memory.h"
 #include "migrate/service.h"
+#include "migrate/stream_sockets.h"
 #include "migrate/trail.h"
 #include "migrate/whereabouts.h"
 #include "storage/identify.h"
@@ -78,16 +79,20 @@ static void end_incoming(vz_migration *m)
         vz_error(m->id, "'%s' cannot be taken away: %s", vz_domain_name(m->domain), err->message);
 }
 
+static void on_channel(vz_carrier *carrier, const vz_channel_info *info, void *user)
+{
+    vz_migration *m = user;
+    if (info->purpose == VZ_PURPOSE_MEMORY && info->state == VZ_CHANNEL_OPEN && m->sockets)
+        vz_stream_join(m->sockets, carrier, info->index);
+}
+
 static bool open_door(vz_migration *m, GError **err)
 {
-    vz_autofd carriers_end = -1;
-    vz_autofd qemus_end = -1;
     vz_qemu *qemu = vz_migration_qemu(m, err);
-    return qemu && vz_migration_start_carrier(m, err) &&
-           vz_carrier_local_pair(&carriers_end, &qemus_end, err) &&
-           vz_carrier_expect(m->carrier, VZ_PURPOSE_MEMORY, 0, vz_steal_fd(&carriers_end),
-                             vz_qemu_pidfd(qemu), err) &&
-           vz_memory_receive(vz_qemu_qmp(qemu), qemus_end, err);
+    return qemu && vz_migration_start_carrier(m, on_channel, err) &&
+           (m->sockets = vz_stream_prepare(qemu, err)) != NULL &&
+           vz_memory_receive(qemu, vz_stream_path(m->sockets), &m->stream, err) &&
+           vz_stream_expect(m->sockets, m->carrier, vz_stream_channels(&m->stream), err);
 }
 
 static void close_door(vz_migration *m)

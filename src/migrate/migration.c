@@ -10,6 +10,7 @@
 #include "driver/qemu/driver.h"
 #include "driver/qemu/user.h"
 #include "migrate/service.h"
+#include "migrate/stream_sockets.h"
 #include "storage/lease.h"
 
 #include <errno.h>
@@ -313,7 +314,10 @@ char *vz_migration_run_dir(const vz_migration *migration)
                            migration->id, migration->side == VZ_SIDE_SOURCE ? "out" : "in");
 }
 
-bool vz_migration_start_carrier(vz_migration *migration, GError **err)
+bool vz_migration_start_carrier(vz_migration *migration,
+                                void (*on_channel)(vz_carrier *carrier, const vz_channel_info *info,
+                                                   void *user),
+                                GError **err)
 {
     const vz_migrate_config *settings = vz_migrate_settings(migration->service);
     g_autofree char *run_dir = vz_migration_run_dir(migration);
@@ -325,6 +329,7 @@ bool vz_migration_start_carrier(vz_migration *migration, GError **err)
         .rundir = run_dir,
         .program = settings->carrier_program,
         .inbox = vz_domain_inbox(migration->domain),
+        .hooks = {.on_channel = on_channel, .user = migration},
     };
     memcpy(request.job, migration->job, VZ_UUID_BYTES);
     vz_qemu_user user;
@@ -341,6 +346,7 @@ bool vz_migration_start_carrier(vz_migration *migration, GError **err)
 void vz_migration_stop_carrier(vz_migration *migration)
 {
     vz_port_dismiss(vz_migrate_port(migration->service), migration->job);
+    vz_stream_close(g_steal_pointer(&migration->sockets));
     g_autofree char *run_dir = vz_migration_run_dir(migration);
     g_autoptr(vz_inbox) own = NULL;
     if (!migration->carrier && g_file_test(run_dir, G_FILE_TEST_IS_DIR)) {

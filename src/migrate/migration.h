@@ -16,6 +16,7 @@
 #include "migrate/journal.h"
 #include "migrate/options.h"
 #include "migrate/saga.h"
+#include "migrate/stream.h"
 
 typedef struct vz_migrate vz_migrate; /* service.h: the host's part */
 
@@ -63,8 +64,10 @@ struct vz_migration {
     vz_options *options;
     vz_saga saga;
     vz_carrier *carrier;
-    char *peer_fingerprint; /* NULL: the other host is not known yet */
-    char *peer_name;        /* the other host, for messages */
+    vz_stream stream;                  /* how memory travels */
+    struct vz_stream_sockets *sockets; /* stream_sockets.h; NULL: no stream yet */
+    char *peer_fingerprint;            /* NULL: the other host is not known yet */
+    char *peer_name;                   /* the other host, for messages */
     uint8_t peer_uuid[VZ_UUID_BYTES];
     char *peer_host; /* of its data port; NULL on a destination that was not told */
     uint16_t peer_port;
@@ -88,6 +91,7 @@ struct vz_migration {
 
     /* source */
     bool peer_to_peer;
+    unsigned n_channels;        /* of memory, that were opened */
     bool was_running;           /* the guest ran when Perform began */
     bool user_suspended;        /* a user paused it during the job */
     int64_t paused_at_us;       /* when it stopped; 0: not yet */
@@ -177,6 +181,11 @@ void vz_migration_publish(vz_migration *migration, const char *phase);
 
 /* RUN/jobs/ID.side, the carrier's; caller frees. */
 char *vz_migration_run_dir(const vz_migration *migration);
-/* Starts the job's carrier and lets the data port hand connections to it. */
-bool vz_migration_start_carrier(vz_migration *migration, GError **err);
+/* Starts the job's carrier and lets the data port hand connections to it. on_channel as in
+ * vz_carrier_hooks, with the migration as `user`; may be NULL. */
+bool vz_migration_start_carrier(vz_migration *migration,
+                                void (*on_channel)(vz_carrier *carrier, const vz_channel_info *info,
+                                                   void *user),
+                                GError **err);
+/* And closes what joined it to QEMU. */
 void vz_migration_stop_carrier(vz_migration *migration);

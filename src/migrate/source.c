@@ -61,10 +61,13 @@ static char *begin_cookie(const vz_migration *m)
                         .incarnation = incarnation,
                         .address = address,
                         .port = vz_port_number(vz_migrate_port(m->service)),
-                        .disks = m->disks_offered};
+                        .disks = m->disks_offered,
+                        .stream = vz_stream_to_json(&m->stream)};
     memcpy(cookie.job, m->job, VZ_UUID_BYTES);
     memcpy(cookie.host_uuid, settings->host_uuid, VZ_UUID_BYTES);
-    return vz_cookie_format(&cookie);
+    char *text = vz_cookie_format(&cookie);
+    json_decref(cookie.stream);
+    return text;
 }
 
 static vz_migration *new_job(vz_migrate *service, vz_domain *domain,
@@ -80,6 +83,7 @@ static vz_migration *new_job(vz_migrate *service, vz_domain *domain,
         return NULL;
     m->options = vz_options_copy(request->options);
     m->peer_to_peer = request->peer_to_peer;
+    m->stream = vz_stream_choose(m->options);
     m->release = vz_release_generate();
     m->was_running = snapshot->state == VZ_STATE_RUNNING;
     m->saga.steps = vz_source_steps;

@@ -4,13 +4,13 @@
  * saga.c's. Actor thread of the domain. */
 #include "migrate/source.h"
 
-#include "base/fd.h"
 #include "base/log.h"
 #include "domain/table.h"
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
 #include "migrate/memory.h"
 #include "migrate/service.h"
+#include "migrate/stream_sockets.h"
 #include "migrate/trail.h"
 #include "migrate/verdict.h"
 #include "storage/identify.h"
@@ -79,7 +79,7 @@ static bool prove_disks(vz_migration *m, GError **err)
 static bool open_channel(vz_migration *m, GError **err)
 {
     vz_migration_publish(m, "connect");
-    return vz_migration_start_carrier(m, err);
+    return vz_migration_start_carrier(m, NULL, err);
 }
 
 static void close_channel(vz_migration *m)
@@ -144,21 +144,47 @@ static void climb_downtime_ladder(vz_migration *m)
         vz_warn(m->id, "the downtime limit stays: %s", err->message);
 }
 
+/* Gives each connection that QEMU has made a channel of its own. */
+static bool open_channels(vz_migration *m, GError **err)
+{
+    int fd;
+    while ((fd = vz_stream_take(m->sockets)) >= 0) {
+        vz_qemu *qemu = vz_migration_qemu(m, err);
+        vz_carrier_connect_request request = {.host = m->peer_host,
+                                              .port = m->peer_port,
+                                              .purpose = VZ_PURPOSE_MEMORY,
+                                              .index = (uint16_t)m->n_channels,
+                                              .take_local_fd = fd,
+                                              .owner_pidfd = qemu ? vz_qemu_pidfd(qemu) : -1,
+                                              .deadline_us = vz_now_us() + CONNECT_DEADLINE_US};
+        if (!vz_carrier_connect(m->carrier, &request, err))
+            return false;
+        m->n_channels++;
+    }
+    return true;
+}
+
+/* Until QEMU has the connections that it begins with; it waits for them, too. */
+static bool await_channels(vz_migration *m, GError **err)
+{
+    int64_t deadline_us = vz_now_us() + CONNECT_DEADLINE_US;
+    while (m->n_channels < 1 + m->stream.channels) {
+        vz_memory_status status;
+        if (!look(m, &status, "connect", err) || !open_channels(m, err))
+            return false;
+        if (vz_now_us() >= deadline_us)
+            return vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "QEMU does not open its channels");
+        if (m->n_channels < 1 + m->stream.channels &&
+            vz_wait(vz_domain_inbox(m->domain), vz_migration_stirred, m, vz_now_us() + POLL_US) ==
+                VZ_WAIT_CANCELLED)
+            return vz_migration_fail_aborted(m, err);
+    }
+    return true;
+}
+
 static bool start_stream(vz_migration *m, GError **err)
 {
-    vz_autofd carriers_end = -1;
-    vz_autofd qemus_end = -1;
     vz_qemu *qemu = vz_migration_qemu(m, err);
-    if (!qemu || !vz_carrier_local_pair(&carriers_end, &qemus_end, err))
-        return false;
-    vz_carrier_connect_request request = {.host = m->peer_host,
-                                          .port = m->peer_port,
-                                          .purpose = VZ_PURPOSE_MEMORY,
-                                          .take_local_fd = vz_steal_fd(&carriers_end),
-                                          .owner_pidfd = vz_qemu_pidfd(qemu),
-                                          .deadline_us = vz_now_us() + CONNECT_DEADLINE_US};
-    if (!vz_carrier_connect(m->carrier, &request, err))
-        return false;
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
     m->fixed_downtime = snapshot->max_downtime_ms != 0;
     m->downtime_limit_ms =
@@ -166,9 +192,11 @@ static bool start_stream(vz_migration *m, GError **err)
     m->bandwidth_bytes_s =
         vz_options_number(m->options, VZ_OPTION_BANDWIDTH, snapshot->max_speed_bytes_s);
     vz_memory_limits limits = {m->bandwidth_bytes_s, m->downtime_limit_ms};
-    /* The inbox was served while the carrier connected. */
-    qemu = vz_migration_qemu(m, err);
-    return qemu && vz_memory_send(vz_qemu_qmp(qemu), qemus_end, &limits, err);
+    return qemu &&
+           (m->sockets = vz_stream_listen(qemu, vz_domain_inbox(m->domain), &m->memory_event,
+                                          err)) != NULL &&
+           vz_memory_send(qemu, vz_stream_path(m->sockets), &m->stream, &limits, err) &&
+           await_channels(m, err);
 }
 
 static bool probe_again(vz_migration *m, int64_t *next_probe_us, GError **err)
