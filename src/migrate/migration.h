@@ -94,6 +94,7 @@ struct vz_migration {
     unsigned n_channels;        /* of memory, that were opened */
     bool was_running;           /* the guest ran when Perform began */
     bool user_suspended;        /* a user paused it during the job */
+    bool io_error;              /* it stopped by an I/O error of a disk during the job */
     int64_t paused_at_us;       /* when it stopped; 0: not yet */
     uint64_t downtime_limit_ms; /* of the stream; 0: it has not started */
     uint64_t bandwidth_bytes_s; /* of the stream; 0: no limit */

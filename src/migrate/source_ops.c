@@ -107,6 +107,14 @@ static bool op_destroy(vz_domain *domain, void *job, GError **err)
     return true;
 }
 
+/* It stays paused where it then is, as its user would find it without a migration. */
+static void note_io_error(vz_migration *m, const struct json_t *data)
+{
+    const char *action = json_string_value(json_object_get(data, "action"));
+    m->io_error = m->io_error || (action && strcmp(action, "stop") == 0);
+    m->memory_event = true;
+}
+
 static bool op_event(vz_domain *domain, void *job, const char *name, const struct json_t *data,
                      int64_t when_us)
 {
@@ -120,7 +128,9 @@ static bool op_event(vz_domain *domain, void *job, const char *name, const struc
         vz_table_emit_iteration(domain, (int)json_integer_value(json_object_get(data, "pass")));
         return true;
     }
-    if (strcmp(name, "STOP") == 0 && m->busy && !m->user_suspended) {
+    if (strcmp(name, "BLOCK_IO_ERROR") == 0)
+        note_io_error(m, data);
+    if (strcmp(name, "STOP") == 0 && m->busy && !m->user_suspended && !m->io_error) {
         m->memory_event = true;
         if (m->paused_at_us == 0)
             m->paused_at_us = when_us;

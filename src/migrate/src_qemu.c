@@ -121,6 +121,12 @@ static bool look(vz_migration *m, vz_memory_status *ret_status, const char *phas
     if (!qemu || !vz_memory_query(vz_qemu_qmp(qemu), ret_status, &m->stats, &reason, err))
         return false;
     vz_migration_publish(m, phase);
+    if (m->io_error && vz_options_has(m->options, VZ_OPTION_ABORT_ON_ERROR) &&
+        vz_journal_state(m->journal) != VZ_RECORD_RELEASED)
+        return vz_fail(err, VZ_ERR_OPERATION_FAILED,
+                       "job 'migration out' failed due to I/O error: a disk of domain '%s' failed, "
+                       "so it is paused here ('virsh domstate --reason')",
+                       vz_domain_name(m->domain));
     if (*ret_status != VZ_MEMORY_FAILED && *ret_status != VZ_MEMORY_CANCELLED)
         return true;
     vz_channel_info info;
