@@ -76,7 +76,7 @@ static void follow_client(vz_call *call, vz_domain *domain, vz_migration *migrat
 
 static bool begin(vz_call *call, vz_options *options, vz_wire_migrate_begin3_ret *ret, GError **err)
 {
-    if (!vz_options_check(options, VZ_GUEST_VM, VZ_PHASE_BEGIN, err))
+    if (!vz_options_check(options, VZ_GUEST_VM, err))
         return false;
     vz_domain *domain = vz_api_subject(call);
     vz_source_request request = {.options = options};
@@ -197,7 +197,7 @@ static bool prepare(vz_call *call, vz_options *take_options, const vz_wire_bytes
     a->options = take_options;
     bool has_cookie = false;
     g_autoptr(vz_domain) domain = NULL;
-    bool ok = vz_options_check(a->options, VZ_GUEST_VM, VZ_PHASE_PREPARE, err) &&
+    bool ok = vz_options_check(a->options, VZ_GUEST_VM, err) &&
               read_cookie(cookie_in, "begin", &a->cookie, &has_cookie, err) &&
               (has_cookie ||
                vz_fail(err, VZ_ERR_INVALID_ARG, "the source sent no cookie; is it a virtvzd?")) &&
@@ -274,7 +274,7 @@ static bool perform(vz_call *call, const performance *p, vz_wire_migrate_perform
                     GError **err)
 {
     g_autofree char *cookie = NULL;
-    if (!vz_options_check(p->options, VZ_GUEST_VM, VZ_PHASE_PERFORM, err))
+    if (!vz_options_check(p->options, VZ_GUEST_VM, err))
         return false;
     if (!vz_options_has(p->options, VZ_OPTION_PEER2PEER)) {
         if (!perform_for_client(call, p, &cookie, err))

@@ -61,6 +61,7 @@ struct vz_migration {
 
     vz_domain *domain; /* referenced; NULL: only the record is left */
     vz_options *options;
+    char *config_xml; /* to be kept at the destination; NULL: nothing, or it has not come yet */
     vz_saga saga;
     vz_carrier *carrier;
     char *peer_fingerprint; /* NULL: the other host is not known yet */
@@ -104,7 +105,6 @@ struct vz_migration {
 
     /* destination */
     vz_def *def;
-    char *config_xml;   /* to be kept here */
     vz_def *old_config; /* what was defined before; NULL: nothing */
     bool persisted;
     struct vz_lease_arrival *leases; /* storage/lease.h; NULL: there are none */
