@@ -8,11 +8,11 @@
 #include "api/api.h"
 
 #include "domain/def.h"
+#include "migrate/arrival_address.h"
 #include "migrate/destination.h"
 #include "migrate/p2p.h"
 #include "migrate/service.h"
 #include "migrate/source.h"
-#include "migrate/uri.h"
 
 #include <string.h>
 
@@ -133,40 +133,25 @@ static void arrival_free(void *data)
     g_free(a);
 }
 
-/* Where the source's channels are to connect: what the caller or the configuration says, else the
- * address by which the client reached this host, which is one that works. */
-static char *data_uri(const arrival *a)
-{
-    const vz_migrate_config *settings = vz_migrate_settings(vz_this_host.migrate);
-    const char *asked = vz_options_text(a->options, VZ_OPTION_URI);
-    g_autofree char *host = NULL;
-    uint16_t port = 0;
-    g_autoptr(GError) ignored = NULL; /* its form was checked with the options */
-    if (asked)
-        vz_uri_parse_data(asked, &host, &port, &ignored);
-    const char *local = vz_conn_local_address(vz_call_conn(a->call));
-    const char *best = host                                            ? host
-                       : settings->advertised && *settings->advertised ? settings->advertised
-                       : local                                         ? local
-                                                                       : settings->host_name;
-    uint16_t own = vz_port_number(vz_migrate_port(vz_this_host.migrate));
-    return vz_uri_format_data(best, port ? port : own);
-}
-
 static void prepare_on_actor(vz_domain *domain, void *data)
 {
     arrival *a = data;
     vz_destination_request request = {.cookie = &a->cookie, .options = a->options, .def = a->def};
     g_autoptr(vz_migration) migration = NULL;
     g_autofree char *cookie = NULL;
+    g_autofree char *host = NULL;
     GError *err = NULL;
-    if (!vz_destination_prepare(vz_this_host.migrate, domain, &request, &migration, &cookie,
-                                &err)) {
+    bool fits = vz_arrival_address_check(vz_this_host.migrate, a->options, &host, &err);
+    if (!fits)
+        vz_table_release(domain, VZ_RESERVE_START);
+    if (!fits || !vz_destination_prepare(vz_this_host.migrate, domain, &request, &migration,
+                                         &cookie, &err)) {
         vz_call_fail(a->call, err);
         return;
     }
     follow_client(a->call, domain, migration, vz_destination_client_lost);
-    g_autofree char *uri = data_uri(a);
+    g_autofree char *uri = vz_arrival_address_uri(vz_this_host.migrate, a->options, host,
+                                                  vz_conn_local_address(vz_call_conn(a->call)));
     vz_wire_migrate_prepare3_ret ret = {.cookie_out = cookie_out(a->call, cookie), .uri_out = uri};
     vz_call_reply(a->call, &ret);
 }

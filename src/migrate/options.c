@@ -260,7 +260,8 @@ bool vz_options_put_text(vz_options *options, vz_option_id id, const char *text,
     g_assert(row->type == VZ_ROW_PARAM && row->wire_type == VZ_TPARAM_STRING);
     if (!once(options, id, err))
         return false;
-    if (id == VZ_OPTION_URI && !vz_uri_parse_data(text, NULL, NULL, err))
+    if ((id == VZ_OPTION_URI || id == VZ_OPTION_DISKS_URI) &&
+        !vz_uri_parse_data(text, NULL, NULL, err))
         return false;
     if ((row->unit == VZ_UNIT_NAME || row->unit == VZ_UNIT_DISK) &&
         !check_name(row->name, text, err))

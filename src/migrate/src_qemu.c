@@ -87,11 +87,34 @@ static void close_channel(vz_migration *m)
     vz_migration_stop_carrier(m);
 }
 
+/* The caller's port, after all: the data port may be behind one that is passed on. */
+static bool try_guessed_port(vz_migration *m)
+{
+    g_autoptr(GError) why = NULL;
+    uint16_t own = m->peer_port;
+    m->peer_port = m->guessed_port;
+    if (vz_verdict_probe(m, VZ_QUESTION_DEADLINE_US, &why) && vz_migration_note_peer(m, &why))
+        return true;
+    m->peer_port = own;
+    vz_info(m->id, "nor by port %u: %s", m->guessed_port, why->message);
+    return false;
+}
+
 static bool prove_ask(vz_migration *m, GError **err)
 {
     /* From now on the destination keeps its record until it is told to forget it. */
-    return vz_migration_note(m, VZ_NOTE_PROBED, "yes", err) &&
-           vz_verdict_probe(m, VZ_QUESTION_DEADLINE_US, err);
+    if (!vz_migration_note(m, VZ_NOTE_PROBED, "yes", err))
+        return false;
+    if (vz_verdict_probe(m, VZ_QUESTION_DEADLINE_US, err)) {
+        if (m->guessed_port)
+            vz_info(m->id, "port %u of the migration URI is a guess; data goes to port %u",
+                    m->guessed_port, m->peer_port);
+        return true;
+    }
+    if (!m->guessed_port || m->abort_reason || !try_guessed_port(m))
+        return false;
+    g_clear_error(err);
+    return true;
 }
 
 static void set_paused(vz_migration *m, int64_t when_us)

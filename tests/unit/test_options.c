@@ -359,6 +359,8 @@ static const wire_case wire_cases[] = {
     {0, {S("destination_name", "a\nb")}, 1, 8, "control characters"},
     {0, {S("migrate_uri", "hostb")}, 1, 8, "missing scheme"},
     {0, {S("migrate_uri", "rdma://hostb")}, 1, 74, "unsupported scheme rdma"},
+    {0, {S("disks_uri", "unix:///run/disks")}, 1, 74, "unsupported scheme unix"},
+    {0, {S("disks_uri", "tcp://[::]:16515")}, 1, NOT_REFUSED, NULL},
 };
 
 static void test_from_wire(void)
