@@ -5,7 +5,7 @@
 #include "channel/dial.h"
 #include "migrate/uri.h"
 
-#include <netdb.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -23,33 +23,33 @@ static char *own_address(vz_migrate *service)
                            vz_port_number(vz_migrate_port(service)));
 }
 
-/* The numeric address of one end of a connection; "" where it is not known. */
-static void address_of(int fd, bool peer, char ret_text[VZ_ADDRESS_TEXT_BYTES])
+/* Is it an address of this host? Only such a one can be bound. */
+static bool is_own(const struct sockaddr_storage *address, socklen_t bytes)
 {
-    struct sockaddr_storage address;
-    socklen_t bytes = sizeof(address);
-    int r = peer ? getpeername(fd, (struct sockaddr *)&address, &bytes)
-                 : getsockname(fd, (struct sockaddr *)&address, &bytes);
-    if (r < 0 || getnameinfo((const struct sockaddr *)&address, bytes, ret_text,
-                             VZ_ADDRESS_TEXT_BYTES, NULL, 0, NI_NUMERICHOST) != 0)
-        ret_text[0] = '\0';
+    struct sockaddr_storage any_port = *address;
+    vz_autofd fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (address->ss_family == AF_INET6)
+        ((struct sockaddr_in6 *)(void *)&any_port)->sin6_port = 0;
+    else
+        ((struct sockaddr_in *)(void *)&any_port)->sin_port = 0;
+    return fd >= 0 && bind(fd, (struct sockaddr *)&any_port, bytes) == 0;
 }
 
-/* A host reaches its own addresses from the very same ones, and other hosts' never. */
 static bool is_here(vz_migrate *service, const char *host, char **ret_numeric, GError **err)
 {
-    char there[VZ_ADDRESS_TEXT_BYTES], here[VZ_ADDRESS_TEXT_BYTES];
+    char numeric[VZ_ADDRESS_TEXT_BYTES] = "";
+    struct sockaddr_storage address;
+    socklen_t bytes = sizeof(address);
     vz_dial_request request = {.host = host,
                                .port = vz_port_number(vz_migrate_port(service)),
                                .deadline_us = vz_now_us() + VZ_ARRIVAL_ADDRESS_TIMEOUT_US};
     vz_autofd fd = vz_dial(&request, err);
     if (fd < 0)
         return false;
-    address_of(fd, true, there);
-    address_of(fd, false, here);
-    if (strcmp(there, here) != 0)
-        return vz_fail(err, VZ_ERR_ARGUMENT_UNSUPPORTED, "%s is another host's address", there);
-    *ret_numeric = g_strdup(there);
+    vz_dial_peer_address(fd, numeric);
+    if (getpeername(fd, (struct sockaddr *)&address, &bytes) < 0 || !is_own(&address, bytes))
+        return vz_fail(err, VZ_ERR_ARGUMENT_UNSUPPORTED, "%s is another host's address", numeric);
+    *ret_numeric = g_strdup(numeric);
     return true;
 }
 

@@ -69,7 +69,7 @@ struct vz_migration {
     uint8_t peer_uuid[VZ_UUID_BYTES];
     char *peer_host; /* of its data port; NULL on a destination that was not told */
     uint16_t peer_port;
-    uint16_t guessed_port; /* source: the caller's, where it is a guess; 0: it was no guess */
+    uint16_t asked_port;   /* source: another one, that the caller wants data to go by; 0: none */
     char *incarnation;     /* of its records; NULL: not known */
     json_t *disks_offered; /* identify.h */
     json_t *disks_answered;

@@ -8,9 +8,7 @@
 
 #include <string.h>
 
-#define TRAVELLING         (VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE | VZ_DEF_FORMAT_SECURE)
-#define LIBVIRT_PORT_FIRST 49152
-#define LIBVIRT_PORT_LAST  49215
+#define TRAVELLING (VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE | VZ_DEF_FORMAT_SECURE)
 /* It travels in a cookie, in which each of its bytes may become two. */
 #define KEPT_XML_BYTES_MAX (VZ_COOKIE_BYTES_MAX / 4)
 
@@ -210,14 +208,6 @@ vz_migration *vz_source_find(vz_domain *domain, const vz_cookie *cookie, GError 
     return NULL;
 }
 
-/* Ports that libvirt's QEMU listens on for migrations, and tools name without asking. On a host
- * that runs libvirt, too, another guest's QEMU may wait there, which a stray connection would ruin.
- */
-static bool is_guess(uint16_t port)
-{
-    return port >= LIBVIRT_PORT_FIRST && port <= LIBVIRT_PORT_LAST;
-}
-
 /* Who the destination is: from Prepare's cookie and address. */
 static bool take_destination(vz_migration *m, const vz_source_destination *to, GError **err)
 {
@@ -237,8 +227,8 @@ static bool take_destination(vz_migration *m, const vz_source_destination *to, G
     memcpy(m->peer_uuid, cookie->host_uuid, VZ_UUID_BYTES);
     m->incarnation = g_strdup(cookie->incarnation);
     m->peer_host = g_steal_pointer(&host);
-    m->guessed_port = is_guess(port) && cookie->port != port ? port : 0;
-    m->peer_port = port && (!m->guessed_port || cookie->port == 0) ? port : cookie->port;
+    m->peer_port = cookie->port;
+    m->asked_port = port != cookie->port ? port : 0;
     m->disks_answered = json_incref(cookie->disks);
     return true;
 }
