@@ -12,7 +12,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import tap  # noqa: E402
-from moving import MIGRATE_TIMEOUT_S, MOVE, MovingTest, virsh  # noqa: E402
+from moving import BOTH_WAYS, LONG, MIGRATE_TIMEOUT_S, MOVE, MovingTest, virsh  # noqa: E402
 from scene import VZ, Scene  # noqa: E402
 
 VNC_PORT = 5907
@@ -187,20 +187,23 @@ class Refused(MovingTest):
             (r"<uuid>[^<]*", "<uuid>11111111-2222-4333-8444-555555555555",
              "Target domain uuid 11111111-2222-4333-8444-555555555555 does not match source"),
         )
-        for number, (pattern, new, error) in enumerate(cases):
-            way = ("--p2p",) if number % 2 else ()
-            with self.subTest(error=error):
-                xml = self.changed(pattern, new)
-                self.refused(*way, *MOVE, "--xml", xml, error="unsupported configuration: " + error)
+        with worker.unharmed():
+            for number, (pattern, new, error) in enumerate(cases):
+                with self.subTest(error=error):
+                    xml = self.changed(pattern, new)
+                    self.refused(*BOTH_WAYS[number % 2], *MOVE, "--xml", xml,
+                                 error="unsupported configuration: " + error)
 
     def test_another_file(self):
         scene.a.path("/shared/other.img").write_bytes(b"\0" * (16 << 20))
         self.addCleanup(scene.a.path("/shared/other.img").unlink)
-        self.refused(*MOVE, "--xml", self.changed("/shared/worker.img", "/shared/other.img"), error=(
-            "Unsafe migration: disk 'vda': the directory of '/shared/other.img' is shared, but the "
-            "file there is a different one"))
-        self.refused(*MOVE, "--xml", self.changed("/shared/worker.img", "/local/worker.img"), error=(
-            "Unsafe migration: disk 'vda' is not on shared storage"))
+        with worker.unharmed():
+            for path, error in (
+                    ("/shared/other.img", "disk 'vda': the directory of '/shared/other.img' is shared, "
+                                          "but the file there is a different one"),
+                    ("/local/worker.img", "disk 'vda' is not on shared storage")):
+                self.refused(*MOVE, "--xml", self.changed("/shared/worker.img", path),
+                             error="Unsafe migration: " + error)
 
     def test_no_definition_at_all(self):
         self.refused(*MOVE, "--xml", self.file("changed.xml", "<domain"), error="XML error: ")
@@ -221,7 +224,7 @@ class Kept(MovingTest):
     """persistent_xml: for the next start, so it may be another machine."""
 
     def test_kept(self):
-        for way in ((), ("--p2p",)):
+        for way in BOTH_WAYS if LONG else BOTH_WAYS[1:]:
             with self.subTest(way=way):
                 here, there = self.where()
                 text = self.xml(here, "--inactive").replace(
@@ -287,7 +290,7 @@ class WhatIsWhere(MovingTest):
         with worker.unharmed():
             for number, (before, after) in enumerate(self.TABLE.items()):
                 with self.subTest(before=before):
-                    self.row(*before, way=["--p2p"] if number % 2 else [], after=after)
+                    self.row(*before, way=BOTH_WAYS[number % 2], after=after)
 
     def row(self, persistent, defined_there, undefine, persist, way, after):
         here, there = self.set_up(persistent, defined_there)
