@@ -287,16 +287,13 @@ static void test_subsets(void)
             set &= (vz_option_set)g_rand_int(random) << 32 | g_rand_int(random);
         verdict(set & (VZ_OPTION_BIT(VZ_OPTION_COUNT) - 1));
     }
-    /* Of what works in this version, every subset, so that "accepted" is met often, too. */
+    /* Of what works in this version, so that "accepted" is met often, too. */
     vz_option_set works = 0;
     for (vz_option_id id = 0; id < VZ_OPTION_COUNT; id++)
         if (vz_option_info(id)->status <= VZ_STATUS_ALREADY_TRUE)
             works |= VZ_OPTION_BIT(id);
-    for (vz_option_set sub = works;; sub = (sub - 1) & works) {
-        verdict(sub);
-        if (sub == 0)
-            break;
-    }
+    for (int i = 0; i < 20000; i++)
+        verdict(works & ((vz_option_set)g_rand_int(random) << 32 | g_rand_int(random)));
 }
 
 /* --- the wire --- */
