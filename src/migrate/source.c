@@ -9,8 +9,8 @@
 #include <string.h>
 
 #define TRAVELLING (VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE | VZ_DEF_FORMAT_SECURE)
-/* It travels in a cookie, in which each of its bytes may become two. */
-#define KEPT_XML_BYTES_MAX (VZ_COOKIE_BYTES_MAX / 4)
+/* It travels in a cookie, in which each of its bytes may become two, with some other members. */
+#define KEPT_XML_BYTES_MAX (VZ_COOKIE_BYTES_MAX * 7 / 16)
 
 /* Runs one phase; true: done. On failure the job is closed, or left in doubt. */
 static bool run_phase(vz_migration *m, vz_phase phase, GError **err)

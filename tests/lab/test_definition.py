@@ -212,6 +212,10 @@ class Refused(MovingTest):
         self.refused(*MOVE, "--persistent-xml", other, error=(
             "unsupported configuration: persistent_xml: Target domain name 'backdoor' does not match "
             "source 'worker'"))
+        large = self.changed("<memory", "<metadata><a xmlns='urn:a'>%s</a></metadata><memory" % (
+            "x" * 500000))
+        self.refused(*MOVE, "--persistent-xml", large, error=(
+            "is the most that travels with a guest"))
         here, there = self.where()
         done = here.run("vz", "migrate", "--transient", "--persistent-xml", worker.file, worker.name,
                         there.name, check=False)
