@@ -28,7 +28,10 @@ sock = socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)
 sock.settimeout(None)
 stream = sock.makefile("rb")
 def take(count):
-    data = stream.read(count)
+    try:
+        data = stream.read(count)
+    except ConnectionResetError:
+        data = b""
     if len(data) < count:
         print("closed", flush=True)
         sys.exit()
