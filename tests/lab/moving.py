@@ -1,13 +1,12 @@
 """What tests of moves between two hosts of a scene have in common: one guest, moved to and fro by
 virsh, unharmed, with nothing left over after each test."""
 
-import os
 import unittest
 
-from scene import VZ, eventually
+from scene import VZ, Scene, eventually
 
 MIGRATE_TIMEOUT_S = 120
-LONG = os.environ.get("VZ_LONG") == "1"
+VNC_PORT = 5907
 BOTH_WAYS = ((), ("--p2p",))
 MOVE = ("--live", "--persistent", "--undefinesource")
 
@@ -19,8 +18,30 @@ def virsh(host, *words, check=True):
     return done
 
 
+def begin(name, change):
+    """For setUpModule: a scene whose guest runs on hosta, and the guest. change(scene, xml): its
+    definition."""
+    scene = Scene(name)
+    scene.__enter__()
+    try:
+        guest = scene.guest("worker", "vz.dirty=2", disk=True)
+        guest.xml = change(scene, guest.xml)
+        scene.a.path(guest.file).write_text(guest.xml)
+        guest.start(scene.a)
+    except BaseException:
+        scene.__exit__()
+        raise
+    MovingTest.scene, MovingTest.guest = scene, guest
+    return scene, guest
+
+
+def with_graphics(xml, listen, password=""):
+    return xml.replace("</devices>", "<graphics type='vnc' port='%d' autoport='no' listen='%s'%s/>"
+                       "<video><model type='vga'/></video></devices>" % (VNC_PORT, listen, password))
+
+
 class MovingTest(unittest.TestCase):
-    """`scene` and `guest` are set by the module's setUpModule, on a subclass."""
+    """With the scene and the guest of begin()."""
 
     scene = guest = None
 

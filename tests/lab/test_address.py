@@ -11,13 +11,11 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import moving  # noqa: E402
 import tap  # noqa: E402
-from moving import BOTH_WAYS, MIGRATE_TIMEOUT_S, MOVE, MovingTest, virsh  # noqa: E402
-from scene import VZ, Scene, eventually  # noqa: E402
+from moving import BOTH_WAYS, MIGRATE_TIMEOUT_S, MOVE, VNC_PORT, MovingTest, virsh  # noqa: E402
+from scene import VZ, eventually  # noqa: E402
 
-VNC_PORT = 5907
-GRAPHICS = ("<graphics type='vnc' port='%d' autoport='no' listen='0.0.0.0'/>"
-            "<video><model type='vga'/></video>" % VNC_PORT)
 DATA_PORT = 16515
 MEMORY_BYTES_MIN = 20 << 20  # of what a move of the guest sends at least
 # An RFB client: "open" once it has the first picture, a line for each further one, "closed" when the
@@ -97,17 +95,7 @@ worker = None
 
 def setUpModule():
     global scene, worker
-    scene = Scene("address")
-    scene.__enter__()
-    try:
-        worker = scene.guest("worker", "vz.dirty=2", disk=True)
-        worker.xml = worker.xml.replace("</devices>", GRAPHICS + "</devices>")
-        scene.a.path(worker.file).write_text(worker.xml)
-        worker.start(scene.a)
-        MovingTest.scene, MovingTest.guest = scene, worker
-    except BaseException:
-        scene.__exit__()
-        raise
+    scene, worker = moving.begin("address", lambda _, xml: moving.with_graphics(xml, "0.0.0.0"))
 
 
 def tearDownModule():
@@ -208,6 +196,7 @@ class Data(MovingTest):
                 scene.lab.shape("none")
                 worker.expect_on(there)
 
+    @tap.long
     def test_everywhere(self):
         _, there = self.where()
         with worker.unharmed():
@@ -224,6 +213,7 @@ class Data(MovingTest):
                     "argument unsupported: parameter 'listen_address' names '%s', %s (data_address and "
                     "data_port of virtvzd.conf set that): %s" % (address, said, why)))
 
+    @tap.long
     def test_port_that_listens_elsewhere(self):
         _, there = self.where()
         address = self.second_address(there)
@@ -269,6 +259,7 @@ class Data(MovingTest):
         self.assertGreater(process.count, MEMORY_BYTES_MIN)
         worker.expect_on(there)
 
+    @tap.long
     def test_guessed_port_that_is_passed_on(self):
         """One that tools guess is used, too, where the data port itself cannot be reached."""
         here, there = self.where()

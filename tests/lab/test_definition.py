@@ -11,14 +11,11 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import moving  # noqa: E402
 import tap  # noqa: E402
-from moving import BOTH_WAYS, LONG, MIGRATE_TIMEOUT_S, MOVE, MovingTest, virsh  # noqa: E402
-from scene import VZ, Scene  # noqa: E402
+from moving import BOTH_WAYS, MIGRATE_TIMEOUT_S, MOVE, VNC_PORT, MovingTest, virsh  # noqa: E402
 
-VNC_PORT = 5907
 PASSWORD = "s3cret"
-GRAPHICS = ("<graphics type='vnc' port='%d' autoport='no' listen='127.0.0.1' passwd='%s'/>"
-            "<video><model type='vga'/></video>" % (VNC_PORT, PASSWORD))
 # Where the images are on one host only, in other words the same directory under another name.
 ELSEWHERE = "/elsewhere"
 TITLE = "<title>as it runs there</title>"
@@ -54,17 +51,8 @@ worker = None
 
 def setUpModule():
     global scene, worker
-    scene = Scene("definition")
-    scene.__enter__()
-    try:
-        worker = scene.guest("worker", "vz.dirty=2", disk=True)
-        worker.xml = worker.xml.replace("</devices>", GRAPHICS + "</devices>")
-        scene.a.path(worker.file).write_text(worker.xml)
-        worker.start(scene.a)
-        MovingTest.scene, MovingTest.guest = scene, worker
-    except BaseException:
-        scene.__exit__()
-        raise
+    scene, worker = moving.begin("definition", lambda _, xml: moving.with_graphics(
+        xml, "127.0.0.1", " passwd='%s'" % PASSWORD))
 
 
 def tearDownModule():
@@ -140,6 +128,7 @@ class ChangedThere(MovingTest):
         self.expect_changed()
         self.assertIn(TITLE, self.xml(self.there, "--inactive"))
 
+    @tap.long
     def test_older_call(self):
         changed = self.changed()
         with worker.unharmed():
@@ -193,6 +182,7 @@ class Refused(MovingTest):
                     self.refused(*BOTH_WAYS[number % 2], *MOVE, "--xml", xml,
                                  error="unsupported configuration: " + error)
 
+    @tap.long
     def test_another_file(self):
         scene.a.path("/shared/other.img").write_bytes(b"\0" * (16 << 20))
         self.addCleanup(scene.a.path("/shared/other.img").unlink)
@@ -227,7 +217,7 @@ class Kept(MovingTest):
     """persistent_xml: for the next start, so it may be another machine."""
 
     def test_kept(self):
-        for way in BOTH_WAYS if LONG else BOTH_WAYS[1:]:
+        for way in BOTH_WAYS if tap.LONG else BOTH_WAYS[1:]:
             with self.subTest(way=way):
                 here, there = self.where()
                 text = self.xml(here, "--inactive").replace(

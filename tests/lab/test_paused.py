@@ -12,10 +12,11 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import moving  # noqa: E402
 import spy  # noqa: E402
 import tap  # noqa: E402
 from moving import MIGRATE_TIMEOUT_S, MovingTest, virsh  # noqa: E402
-from scene import VZ, Scene, eventually  # noqa: E402
+from scene import VZ, eventually  # noqa: E402
 
 KEEP = ("--persistent", "--undefinesource")
 SILENCE_S = 1.0  # of a guest that beats 100 times a second
@@ -29,19 +30,9 @@ worker = None
 
 def setUpModule():
     global scene, worker
-    scene = Scene("paused")
-    scene.__enter__()
-    try:
-        emulator = spy.install(scene)
-        worker = scene.guest("worker", "vz.dirty=2", disk=True)
-        worker.xml = worker.xml.replace("<devices>", "<devices><emulator>%s</emulator>" % emulator)
-        scene.a.path(worker.file).write_text(worker.xml)
-        worker.start(scene.a)
-        scene.lab.shape("200mbit")  # so that there is something to see while memory is copied
-        MovingTest.scene, MovingTest.guest = scene, worker
-    except BaseException:
-        scene.__exit__()
-        raise
+    scene, worker = moving.begin("paused", lambda scene, xml: xml.replace(
+        "<devices>", "<devices><emulator>%s</emulator>" % spy.install(scene)))
+    scene.lab.shape("200mbit")  # so that there is something to see while memory is copied
 
 
 def tearDownModule():
@@ -112,6 +103,7 @@ class Table(PausedTest):
 
 
 class Meanwhile(PausedTest):
+    @tap.long
     def test_suspended_by_a_timeout(self):
         """virsh suspends it after a second; where it arrives it runs, since it ran before."""
         with worker.unharmed():
