@@ -112,16 +112,15 @@ static char *running_xml(vz_migrate *service, const vz_options *options, const v
 
 /* As it is to be kept there: the caller's, which is for later starts and may be another machine, or
  * what is kept here, or as it runs here. */
-static char *kept_xml(vz_migrate *service, const vz_options *options, const vz_snapshot *snapshot,
+static char *kept_xml(vz_migrate *service, const vz_options *options, const vz_def *own,
                       GError **err)
 {
     g_autoptr(vz_def) given = NULL;
     if (vz_options_has(options, VZ_OPTION_PERSIST_XML)) {
-        given = read_definition(service, options, VZ_OPTION_PERSIST_XML, snapshot->live, err);
+        given = read_definition(service, options, VZ_OPTION_PERSIST_XML, own, err);
         if (!given)
             return NULL;
     }
-    const vz_def *own = snapshot->config ? snapshot->config : snapshot->live;
     g_autofree char *xml = vz_def_format(given ? given : own, TRAVELLING);
     if (strlen(xml) <= KEPT_XML_BYTES_MAX)
         return g_steal_pointer(&xml);
@@ -140,10 +139,11 @@ static vz_migration *new_job(vz_migrate *service, vz_domain *domain,
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
     if (!vz_snapshot_check_active(snapshot, err) || !vz_snapshot_check_no_job(snapshot, err))
         return NULL;
+    const vz_def *own = snapshot->config ? snapshot->config : snapshot->live;
     g_autofree char *xml = running_xml(service, request->options, snapshot->live, err);
     g_autofree char *kept = NULL;
     if (!xml || (vz_options_has(request->options, VZ_OPTION_PERSIST_DEST) &&
-                 !(kept = kept_xml(service, request->options, snapshot, err))))
+                 !(kept = kept_xml(service, request->options, own, err))))
         return NULL;
     g_autoptr(vz_migration) m = vz_migration_create(service, VZ_SIDE_SOURCE, job, err);
     if (!m)
