@@ -79,7 +79,8 @@ static bool begin(vz_call *call, vz_options *options, vz_wire_migrate_begin3_ret
     if (!vz_options_check(options, VZ_GUEST_VM, VZ_PHASE_BEGIN, err))
         return false;
     vz_domain *domain = vz_api_subject(call);
-    vz_source_request request = {.options = options};
+    vz_source_request request = {.options = options,
+                                 .local_address = vz_conn_local_address(vz_call_conn(call))};
     g_autoptr(vz_migration) migration = NULL;
     g_autofree char *cookie = NULL;
     g_autofree char *xml = NULL;
@@ -135,7 +136,7 @@ static void arrival_free(void *data)
 
 /* Where the source's channels are to connect: what the caller or the configuration says, else the
  * address by which the client reached this host, which is one that works. */
-static char *data_uri(const arrival *a)
+static char *data_uri(const arrival *a, bool guess)
 {
     const vz_migrate_config *settings = vz_migrate_settings(vz_this_host.migrate);
     const char *asked = vz_options_text(a->options, VZ_OPTION_URI);
@@ -147,8 +148,11 @@ static char *data_uri(const arrival *a)
     const char *local = vz_conn_local_address(vz_call_conn(a->call));
     const char *best = host                                            ? host
                        : settings->advertised && *settings->advertised ? settings->advertised
+                       : !guess                                        ? NULL
                        : local                                         ? local
                                                                        : settings->host_name;
+    if (!best)
+        return NULL;
     uint16_t own = vz_port_number(vz_migrate_port(vz_this_host.migrate));
     return vz_uri_format_data(best, port ? port : own);
 }
@@ -156,7 +160,14 @@ static char *data_uri(const arrival *a)
 static void prepare_on_actor(vz_domain *domain, void *data)
 {
     arrival *a = data;
-    vz_destination_request request = {.cookie = &a->cookie, .options = a->options, .def = a->def};
+    g_autofree char *known_uri = data_uri(a, false);
+    vz_destination_request request = {
+        .cookie = &a->cookie,
+        .options = a->options,
+        .def = a->def,
+        .client_address = vz_conn_remote_address(vz_call_conn(a->call)),
+        .data_uri = known_uri,
+    };
     g_autoptr(vz_migration) migration = NULL;
     g_autofree char *cookie = NULL;
     GError *err = NULL;
@@ -166,7 +177,7 @@ static void prepare_on_actor(vz_domain *domain, void *data)
         return;
     }
     follow_client(a->call, domain, migration, vz_destination_client_lost);
-    g_autofree char *uri = data_uri(a);
+    g_autofree char *uri = data_uri(a, true);
     vz_wire_migrate_prepare3_ret ret = {.cookie_out = cookie_out(a->call, cookie), .uri_out = uri};
     vz_call_reply(a->call, &ret);
 }
@@ -376,6 +387,20 @@ static void finish_on_actor(vz_domain *domain, void *data)
     vz_call_reply(f->call, &ret);
 }
 
+/* One that arrives offline is no domain yet, and has no name in the table. */
+static vz_domain *find_finishing(const char *name, GError **err)
+{
+    uint8_t uuid[VZ_UUID_BYTES];
+    vz_domain *domain = vz_table_find_name(vz_this_host.table, name, err);
+    if (domain)
+        return domain;
+    g_autoptr(vz_migration) m = vz_migrate_find_arrival(vz_this_host.migrate, name);
+    if (!m || !vz_migration_domain_uuid(m, uuid))
+        return NULL;
+    g_clear_error(err);
+    return vz_table_find_uuid(vz_this_host.table, uuid, name, err);
+}
+
 /* By the cookie, which names the job; a cancelled Finish has none, and is found by the name. On the
  * loop, so the job may end meanwhile: it is looked up by its token, never by the guard's pointer.
  */
@@ -399,7 +424,7 @@ static bool finish(finishing *take_f, const char *name, const vz_wire_bytes *coo
     finishing *f = take_f;
     g_autoptr(vz_domain) domain = NULL;
     bool ok = (name || vz_fail(err, VZ_ERR_INVALID_ARG, "no name of the domain")) &&
-              (domain = vz_table_find_name(vz_this_host.table, name, err)) != NULL &&
+              (domain = find_finishing(name, err)) != NULL &&
               read_cookie(cookie_in, "perform", &f->cookie, &f->has_cookie, err) &&
               (f->migration = find_arrival(domain, f, err)) != NULL;
     if (!ok) {
