@@ -79,8 +79,11 @@ static bool check_state(const vz_snapshot *snapshot, bool offline, GError **err)
         return false;
     if (!offline)
         return vz_snapshot_check_active(snapshot, err);
-    return !vz_snapshot_active(snapshot) ||
-           vz_fail(err, VZ_ERR_OPERATION_INVALID, "domain is running; drop --offline");
+    if (vz_snapshot_active(snapshot))
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID, "domain is running; drop --offline");
+    /* It may have moved away while the call waited for the move's end. */
+    return vz_snapshot_persistent(snapshot) ||
+           vz_fail(err, VZ_ERR_NO_DOMAIN, "the domain is not defined here any more");
 }
 
 /* Peer to peer the source meets the destination by itself. */
