@@ -5,7 +5,7 @@
  * outlives the daemon at once; it outlives the host when it or a later one was synced, as every
  * state is that others are told of (docs/decisions/0040-journal-syncs.md).
  *
- *     virtvz-journal 2 in 7d0f...            version, side, job
+ *     virtvz-journal 3 in 7d0f...            version, side, job
  *     set domain 90d7...                     values, escaped as C strings
  *     begin start-guest                      steps: begin, done, undone
  *     state committed                        what `ask` is answered from (docs/migration.md)
