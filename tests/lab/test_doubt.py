@@ -307,6 +307,7 @@ class Doubt(DoubtTest):
         self.link("heal")
         eventually("hosta's order was heard", lambda: jobs(self.a) == [], 90)
         self.assertEqual(worker.state(self.b), "running")
+        self.assertEqual(scene.lease(worker.image)["host_name"], self.b.name)
 
     def link(self, state):
         for one, other in ((self.a, self.b), (self.b, self.a)):
