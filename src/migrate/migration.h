@@ -103,7 +103,7 @@ struct vz_migration {
     int64_t answered_at_us;   /* when that was */
     bool resolving;           /* the operator decides: do not wait for answers */
     unsigned unknown_there;   /* so many times in a row the other host had no such job */
-    struct vz_let_go *let_go; /* offline.h; NULL: nobody has asked for it */
+    struct vz_let_go *let_go; /* atomic; offline.h; NULL: nobody has asked for it */
 
     /* destination */
     vz_def *def;

@@ -77,28 +77,34 @@ static void perform(vz_domain *domain, void *data)
                         ? vz_source_perform(m, &to, &cookie, &err)
                         : vz_fail(&err, VZ_ERR_OPERATION_INVALID,
                                   "the migration of '%s' was given up", vz_domain_name(domain));
-    note_progress(m->let_go, released, err);
+    note_progress(g_atomic_pointer_get(&m->let_go), released, err);
 }
 
 /* The first who shows the invitation is the destination; later he asks again, and nobody else. */
-static bool admit(const vz_asked *asked, bool *ret_first, GError **err)
+static vz_let_go *admit(const vz_asked *asked, bool *ret_first, GError **err)
 {
     static GMutex lock; /* of every job's first moment */
     vz_migration *m = asked->migration;
     const char *shown = json_string_value(json_object_get(asked->object, "invitation"));
     g_autofree char *invitation =
         m && m->side == VZ_SIDE_SOURCE ? vz_journal_get(m->journal, VZ_NOTE_INVITATION) : NULL;
-    if (!invitation || !shown || strcmp(invitation, shown) != 0)
-        return vz_fail(err, VZ_ERR_OPERATION_INVALID, "this host has not invited anybody to that");
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&lock);
-    *ret_first = !m->let_go;
-    if (*ret_first) {
-        m->let_go = g_new0(vz_let_go, 1);
-        g_mutex_init(&m->let_go->lock);
-        m->let_go->peer_fingerprint = g_strdup(asked->peer_fingerprint);
+    if (!invitation || !shown || strcmp(invitation, shown) != 0) {
+        vz_fail(err, VZ_ERR_OPERATION_INVALID, "this host has not invited anybody to that");
+        return NULL;
     }
-    return strcmp(m->let_go->peer_fingerprint, asked->peer_fingerprint) == 0 ||
-           vz_fail(err, VZ_ERR_OPERATION_INVALID, "another host has been let have it");
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&lock);
+    vz_let_go *let_go = g_atomic_pointer_get(&m->let_go);
+    *ret_first = !let_go;
+    if (*ret_first) {
+        let_go = g_new0(vz_let_go, 1);
+        g_mutex_init(&let_go->lock);
+        let_go->peer_fingerprint = g_strdup(asked->peer_fingerprint);
+        g_atomic_pointer_set(&m->let_go, let_go);
+    }
+    if (strcmp(let_go->peer_fingerprint, asked->peer_fingerprint) == 0)
+        return let_go;
+    vz_fail(err, VZ_ERR_OPERATION_INVALID, "another host has shown that invitation before");
+    return NULL;
 }
 
 /* What Perform would have been called with. */
@@ -122,14 +128,14 @@ static bool begin(const vz_asked *asked, GError **err)
 {
     vz_migration *m = asked->migration;
     uint8_t uuid[VZ_UUID_BYTES];
-    visit *v = g_new0(visit, 1);
-    if (!read_visit(asked, v, err) || !vz_migration_domain_uuid(m, uuid)) {
-        visit_free(v);
-        return false;
-    }
+    if (!vz_migration_domain_uuid(m, uuid))
+        return vz_fail(err, VZ_ERR_INTERNAL_ERROR, "the record names no domain");
     g_autoptr(vz_domain) domain =
         vz_table_find_uuid(vz_migrate_settings(m->service)->table, uuid, NULL, err);
-    if (!domain) {
+    if (!domain)
+        return false;
+    visit *v = g_new0(visit, 1);
+    if (!read_visit(asked, v, err)) {
         visit_free(v);
         return false;
     }
@@ -153,9 +159,9 @@ static progress wait_for(vz_let_go *let_go)
 json_t *vz_offline_reply_let_go(const vz_asked *asked, GError **err)
 {
     bool first = false;
-    if (!admit(asked, &first, err))
+    vz_let_go *let_go = admit(asked, &first, err);
+    if (!let_go)
         return NULL;
-    vz_let_go *let_go = asked->migration->let_go;
     g_autoptr(GError) why = NULL;
     if (first && !begin(asked, &why))
         note_progress(let_go, false, why);

@@ -21,8 +21,11 @@ static void end_record(vz_migration *m)
         vz_migration_forget(m);
         return;
     }
+    /* The destination is being told why the domain stays (offline.h), and ends by that. */
+    bool answering =
+        g_atomic_pointer_get(&m->let_go) && vz_journal_state(m->journal) == VZ_RECORD_NONE;
     vz_verdict_end(m); /* if it fails now, the errand tries it again */
-    if (m->let_go)     /* the destination is being answered just now, and ends by that */
+    if (answering)
         vz_migrate_errand_later(m);
     else
         vz_migrate_errand(m);

@@ -175,7 +175,9 @@ def main():
         try:
             recorder.moved()
             recorder.cancelled()
-            recorder.offline()
+            if "check-stopped" in subprocess.run([os.path.join(BUILD, "print-steps")], check=True,
+                                                 stdout=subprocess.PIPE, text=True).stdout:
+                recorder.offline()
             if "resolve" in scene.a.run("vz", "--help", check=False).stdout:
                 recorder.resolved("here", "commit:crash:after", "--here")
                 recorder.resolved("there", "start-guest:crash:before", "--there")
