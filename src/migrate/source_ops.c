@@ -95,6 +95,9 @@ static bool op_resume(vz_domain *domain, void *job, bool *ret_handled, GError **
 static bool op_destroy(vz_domain *domain, void *job, GError **err)
 {
     vz_migration *m = job;
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
+    if (vz_migration_offline(m) && !vz_snapshot_check_active(snapshot, err))
+        return false;
     if (vz_journal_state(m->journal) == VZ_RECORD_RELEASED)
         return vz_fail(
             err, VZ_ERR_OPERATION_INVALID,
