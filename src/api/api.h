@@ -9,7 +9,6 @@
 #include "rpc/server.h"
 
 typedef struct vz_def vz_def;
-typedef struct vz_options vz_options; /* migrate/options.h */
 
 /* How calls reach the actors; for vz_server_new. */
 extern const vz_rpc_backend vz_api_backend;
@@ -40,7 +39,3 @@ bool vz_api_return_text(vz_call *call, char *take_text, vz_wire_string_ret *ret)
 /* HOST thread: a definition from a client's XML, with this host's defaults (VZ_DEF_PARSE_INACTIVE).
  * May start a QEMU to ask for its machines. */
 vz_def *vz_api_parse(const char *xml, GError **err);
-
-/* Where a source's channels are to connect: what the caller or the configuration says, else the
- * address by which the client reached this host, which is one that works. Caller frees. */
-char *vz_api_data_uri(vz_call *call, const vz_options *options);

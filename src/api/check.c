@@ -3,6 +3,7 @@
  * for another host's half of a check. */
 #include "api/api.h"
 
+#include "migrate/arrival_address.h"
 #include "migrate/capabilities.h"
 #include "migrate/check.h"
 #include "migrate/p2p.h"
@@ -53,7 +54,6 @@ typedef struct {
     vz_call *call;
     vz_options *options;
     vz_cookie cookie;
-    char *data_uri;
     int64_t arrived_us;
 } arrival;
 
@@ -63,7 +63,6 @@ static void arrival_free(void *data)
     vz_call_unref(a->call);
     vz_options_free(a->options);
     vz_cookie_clear(&a->cookie);
-    g_free(a->data_uri);
     g_free(a);
 }
 
@@ -71,12 +70,17 @@ static void answer_arrival(void *data)
 {
     arrival *a = data;
     GError *err = NULL;
-    const vz_check_visit visit = {.service = vz_this_host.migrate,
+    vz_migrate *service = vz_this_host.migrate;
+    g_autofree char *host = NULL;
+    bool fits = vz_arrival_address_check(service, a->options, &host, &err);
+    g_autofree char *uri = vz_arrival_address_uri(service, a->options, host,
+                                                  vz_conn_local_address(vz_call_conn(a->call)));
+    const vz_check_visit visit = {.service = service,
                                   .cookie = &a->cookie,
                                   .options = a->options,
-                                  .data_uri = a->data_uri,
+                                  .data_uri = uri,
                                   .arrived_us = a->arrived_us};
-    json_t *answer = vz_check_answer(&visit, &err);
+    json_t *answer = fits ? vz_check_answer(&visit, &err) : NULL;
     if (answer)
         reply_json(a->call, answer);
     else
@@ -102,7 +106,6 @@ bool vz_api_vz_check_arrival(vz_call *call, const vz_wire_vz_check_arrival_args 
         return false;
     arrival *a = g_new0(arrival, 1);
     a->arrived_us = g_get_real_time();
-    a->data_uri = vz_api_data_uri(call, options);
     a->call = vz_call_ref(call);
     a->options = g_steal_pointer(&options);
     a->cookie = cookie;

@@ -148,6 +148,8 @@ static void show(const vz_cmd_migration *m, const json_t *plan)
     row(out, "how",
         g_strdup(json_is_true(json_object_get(plan, "live"))
                      ? "live: its memory is copied while it runs"
+                 : vz_options_has(m->options, VZ_OPTION_OFFLINE)
+                     ? "offline: it is shut off, and its definition moves"
                      : "not live: it is paused while its memory is copied"));
     row(out, "protection", g_strdup("encrypted (TLS 1.3), with keys made for this move alone"));
     if (text_of(to, "data"))

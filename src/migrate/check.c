@@ -113,7 +113,7 @@ static void look_at_guest(checking *c)
     const vz_check_request *r = c->request;
     g_autoptr(GError) refused = NULL;
     GPtrArray *findings = c->findings[VZ_CHECK_SOURCE];
-    if (!vz_options_check(r->options, VZ_GUEST_VM, VZ_PHASE_PERFORM, &refused))
+    if (!vz_options_check(r->options, VZ_GUEST_VM, &refused))
         vz_findings_refuse_error(findings, "options", refused, "leave that out");
     vz_precheck_look_at_guest(r->service, r->domain, r->options, findings);
     vz_guest_facts_gather(r->domain, c->def, &c->facts);

@@ -110,10 +110,16 @@ static void check_machine(const vz_precheck_subject *s, const char *name, GPtrAr
                        "it with a machine that both hosts have");
 }
 
+/* Nothing is started here, so what only a start needs is not looked at. */
+static bool is_offline(const vz_precheck_subject *s)
+{
+    return s->options && vz_options_has(s->options, VZ_OPTION_OFFLINE);
+}
+
 static bool accelerator(const vz_precheck_subject *s, vz_accel *ret_accel, GError **err)
 {
     g_autofree char *note = NULL;
-    return s->def && s->here.caps &&
+    return s->def && s->here.caps && !is_offline(s) &&
            vz_qemu_caps_accel(s->here.caps, s->def->type, ret_accel, &note, err);
 }
 
@@ -196,7 +202,7 @@ static void check_cpu(const vz_precheck_subject *s, const char *name, GPtrArray 
 static void check_network(const vz_precheck_subject *s, const char *name, GPtrArray *findings)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
-    for (size_t i = 0; s->def && i < s->def->n_interfaces; i++) {
+    for (size_t i = 0; s->def && !is_offline(s) && i < s->def->n_interfaces; i++) {
         const char *bridge = s->def->interfaces[i].bridge;
         g_autoptr(GError) err = NULL;
         if (!bridge || !g_hash_table_add(seen, (void *)(uintptr_t)bridge) ||
@@ -211,7 +217,7 @@ static void check_network(const vz_precheck_subject *s, const char *name, GPtrAr
 static void check_memory(const vz_precheck_subject *s, const char *name, GPtrArray *findings)
 {
     uint64_t available = s->here.memory_available_bytes;
-    if (!s->def || available == 0 || s->def->ram_bytes <= available)
+    if (!s->def || is_offline(s) || available == 0 || s->def->ram_bytes <= available)
         return;
     g_autofree char *text =
         g_strdup_printf("memory is short on %s: the guest may use up to %" G_GUINT64_FORMAT

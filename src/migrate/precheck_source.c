@@ -15,6 +15,9 @@ static void check_state(const vz_precheck_subject *s, const char *name, GPtrArra
 {
     g_autoptr(GError) inactive = NULL;
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(s->domain);
+    bool offline = s->options && vz_options_has(s->options, VZ_OPTION_OFFLINE);
+    if (offline && !vz_snapshot_active(snapshot))
+        return;
     if (!vz_snapshot_check_active(snapshot, &inactive)) {
         vz_findings_refuse_error(findings, name, inactive, "start it first");
         return;
