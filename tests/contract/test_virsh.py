@@ -289,7 +289,7 @@ class Lifecycle(Case):
         done = self.virsh.run("shutdown", "g1", "--mode", "agent")
         self.assertRegex(done.errors[-1], "^argument unsupported: .*agent")
         done = self.virsh.run("shutdown", "g1", "--mode", "initctl")
-        self.assertRegex(done.errors[-1], r"^invalid argument: unsupported flags \(0x4\) in function ")
+        self.assertRegex(done.errors[-1], r"^unsupported flags \(0x4\) in function ")
 
     def test_reboot_and_reset(self):
         self.define()
