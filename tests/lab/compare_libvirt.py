@@ -4,7 +4,8 @@ what both answer, compared: docs/generated/mistakes.md.
     make compare                                asks both and writes the document, in minutes
     tests/lab/compare_libvirt.py --write vz     asks virtvzd, and keeps libvirtd's answers
 
-Both end with exit code 1 if a difference lacks a reason. As a test it asks virtvzd only, and takes libvirtd's answers from the document; with VZ_LONG=1 it asks
+Both end with exit code 1 if a difference lacks a reason. As a test it asks virtvzd only, and takes
+libvirtd's answers from the document; with VZ_LONG=1 it asks
 both. The document must then be what it is. Code and prefix ("argument unsupported: ") must be the same,
 or a row of docs/decisions/0030-migration-options.md says why not; a row that says why of no difference
 fails, too. Each daemon has its own pair of lab hosts' sockets and its own, otherwise equal, guest.
