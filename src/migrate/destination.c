@@ -194,7 +194,7 @@ static bool finish(vz_migration *m, const vz_cookie *cookie, const vz_options *o
     if (cookie->stats)
         vz_stats_from_json(cookie->stats, &m->stats);
     m->busy++;
-    vz_saga_rewind(&m->saga);
+    vz_saga_rewind(&m->saga, VZ_PHASE_FINISH);
     m->saga.floor = m->source_is_dead ? m->saga.next : 0; /* there is no other copy to go back to */
     vz_saga_result result =
         vz_migration_note(m, "run-on-arrival", m->run_on_arrival ? "yes" : "no", err)

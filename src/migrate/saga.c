@@ -179,16 +179,17 @@ vz_saga_result vz_saga_settle(vz_saga *saga, GError **err)
     return result;
 }
 
-void vz_saga_rewind(vz_saga *saga)
+void vz_saga_rewind(vz_saga *saga, vz_phase phase)
 {
-    bool done = false;
-    g_autofree char *last = vz_journal_last_step(saga->journal, &done);
-    if (!last || done || saga->pivoted)
+    int floor = saga->floor;
+    int first = 0;
+    while (saga->steps[first].phase != phase)
+        first++;
+    if (saga->pivoted)
         return;
-    const vz_step *step = &saga->steps[--saga->next];
-    if (step->undo)
-        step->undo(saga->migration);
-    note_undone(saga, step);
+    saga->floor = MAX(floor, first);
+    unwind(saga);
+    saga->floor = floor;
 }
 
 void vz_saga_revoke(vz_saga *saga)

@@ -62,9 +62,9 @@ bool vz_saga_released(const vz_saga *saga);
  * outcome is that the guest has moved; go on with vz_saga_run. err is set for VZ_SAGA_PENDING. */
 vz_saga_result vz_saga_settle(vz_saga *saga, GError **err);
 
-/* For a job that goes on after a restart, before its pivot: what was begun then and not done is
- * taken back, to be run anew. */
-void vz_saga_rewind(vz_saga *saga);
+/* For a job that goes on after a restart, or once more, before its pivot: what was begun of this
+ * phase is taken back, to be run anew. */
+void vz_saga_rewind(vz_saga *saga, vz_phase phase);
 
 /* The pivot was revoked where its decision is kept, since nothing of what follows it has happened:
  * takes everything back, also what is below the floor. */
