@@ -30,7 +30,7 @@ static void refuse_doctype(void *ctxt, const xmlChar *name G_GNUC_UNUSED,
 static bool malformed(xmlParserCtxt *parser, GError **err)
 {
     if (parser->_private)
-        return vz_fail(err, VZ_ERR_XML_DETAIL,
+        return vz_fail(err, VZ_ERR_XML_ERROR,
                        "(domain_definition): a document type declaration is not allowed");
     const xmlError *last = xmlCtxtGetLastError(parser);
     g_autofree char *message = g_strdup(last && last->message ? last->message : "not a document");
