@@ -8,11 +8,11 @@
 #include "api/api.h"
 
 #include "domain/def.h"
+#include "migrate/arrival_address.h"
 #include "migrate/destination.h"
 #include "migrate/p2p.h"
 #include "migrate/service.h"
 #include "migrate/source.h"
-#include "migrate/uri.h"
 
 #include <string.h>
 
@@ -76,7 +76,7 @@ static void follow_client(vz_call *call, vz_domain *domain, vz_migration *migrat
 
 static bool begin(vz_call *call, vz_options *options, vz_wire_migrate_begin3_ret *ret, GError **err)
 {
-    if (!vz_options_check(options, VZ_GUEST_VM, VZ_PHASE_BEGIN, err))
+    if (!vz_options_check(options, VZ_GUEST_VM, err))
         return false;
     vz_domain *domain = vz_api_subject(call);
     vz_source_request request = {.options = options};
@@ -133,40 +133,25 @@ static void arrival_free(void *data)
     g_free(a);
 }
 
-/* Where the source's channels are to connect: what the caller or the configuration says, else the
- * address by which the client reached this host, which is one that works. */
-static char *data_uri(const arrival *a)
-{
-    const vz_migrate_config *settings = vz_migrate_settings(vz_this_host.migrate);
-    const char *asked = vz_options_text(a->options, VZ_OPTION_URI);
-    g_autofree char *host = NULL;
-    uint16_t port = 0;
-    g_autoptr(GError) ignored = NULL; /* its form was checked with the options */
-    if (asked)
-        vz_uri_parse_data(asked, &host, &port, &ignored);
-    const char *local = vz_conn_local_address(vz_call_conn(a->call));
-    const char *best = host                                            ? host
-                       : settings->advertised && *settings->advertised ? settings->advertised
-                       : local                                         ? local
-                                                                       : settings->host_name;
-    uint16_t own = vz_port_number(vz_migrate_port(vz_this_host.migrate));
-    return vz_uri_format_data(best, port ? port : own);
-}
-
 static void prepare_on_actor(vz_domain *domain, void *data)
 {
     arrival *a = data;
     vz_destination_request request = {.cookie = &a->cookie, .options = a->options, .def = a->def};
     g_autoptr(vz_migration) migration = NULL;
     g_autofree char *cookie = NULL;
+    g_autofree char *host = NULL;
     GError *err = NULL;
-    if (!vz_destination_prepare(vz_this_host.migrate, domain, &request, &migration, &cookie,
-                                &err)) {
+    bool fits = vz_arrival_address_check(vz_this_host.migrate, a->options, &host, &err);
+    if (!fits)
+        vz_table_release(domain, VZ_RESERVE_START);
+    if (!fits || !vz_destination_prepare(vz_this_host.migrate, domain, &request, &migration,
+                                         &cookie, &err)) {
         vz_call_fail(a->call, err);
         return;
     }
     follow_client(a->call, domain, migration, vz_destination_client_lost);
-    g_autofree char *uri = data_uri(a);
+    g_autofree char *uri = vz_arrival_address_uri(vz_this_host.migrate, a->options, host,
+                                                  vz_conn_local_address(vz_call_conn(a->call)));
     vz_wire_migrate_prepare3_ret ret = {.cookie_out = cookie_out(a->call, cookie), .uri_out = uri};
     vz_call_reply(a->call, &ret);
 }
@@ -197,7 +182,7 @@ static bool prepare(vz_call *call, vz_options *take_options, const vz_wire_bytes
     a->options = take_options;
     bool has_cookie = false;
     g_autoptr(vz_domain) domain = NULL;
-    bool ok = vz_options_check(a->options, VZ_GUEST_VM, VZ_PHASE_PREPARE, err) &&
+    bool ok = vz_options_check(a->options, VZ_GUEST_VM, err) &&
               read_cookie(cookie_in, "begin", &a->cookie, &has_cookie, err) &&
               (has_cookie ||
                vz_fail(err, VZ_ERR_INVALID_ARG, "the source sent no cookie; is it a virtvzd?")) &&
@@ -276,7 +261,7 @@ static bool perform(vz_call *call, const performance *p, vz_wire_migrate_perform
                     GError **err)
 {
     g_autofree char *cookie = NULL;
-    if (!vz_options_check(p->options, VZ_GUEST_VM, VZ_PHASE_PERFORM, err))
+    if (!vz_options_check(p->options, VZ_GUEST_VM, err))
         return false;
     if (!vz_options_has(p->options, VZ_OPTION_PEER2PEER)) {
         if (!perform_for_client(call, p, &cookie, err))

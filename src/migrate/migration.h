@@ -61,6 +61,7 @@ struct vz_migration {
 
     vz_domain *domain; /* referenced; NULL: only the record is left */
     vz_options *options;
+    char *config_xml; /* to be kept at the destination; NULL: nothing, or it has not come yet */
     vz_saga saga;
     vz_carrier *carrier;
     char *peer_fingerprint; /* NULL: the other host is not known yet */
@@ -68,6 +69,7 @@ struct vz_migration {
     uint8_t peer_uuid[VZ_UUID_BYTES];
     char *peer_host; /* of its data port; NULL on a destination that was not told */
     uint16_t peer_port;
+    uint16_t asked_port;   /* source: another one, that the caller wants data to go by; 0: none */
     char *incarnation;     /* of its records; NULL: not known */
     json_t *disks_offered; /* identify.h */
     json_t *disks_answered;
@@ -104,7 +106,6 @@ struct vz_migration {
 
     /* destination */
     vz_def *def;
-    char *config_xml;   /* to be kept here */
     vz_def *old_config; /* what was defined before; NULL: nothing */
     bool persisted;
     struct vz_lease_arrival *leases; /* storage/lease.h; NULL: there are none */

@@ -8,6 +8,10 @@
 
 #include <string.h>
 
+#define TRAVELLING (VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE | VZ_DEF_FORMAT_SECURE)
+/* It travels in a cookie, in which each of its bytes may become two, with some other members. */
+#define KEPT_XML_BYTES_MAX (VZ_COOKIE_BYTES_MAX * 7 / 16)
+
 /* Runs one phase; true: done. On failure the job is closed, or left in doubt. */
 static bool run_phase(vz_migration *m, vz_phase phase, GError **err)
 {
@@ -67,13 +71,79 @@ static char *begin_cookie(const vz_migration *m)
     return vz_cookie_format(&cookie);
 }
 
+/* --- the definitions that go with the guest --- */
+
+/* dumpxml hides passwords, so a document without one does not mean that there is to be none. */
+static vz_def *with_passwords(const vz_def *def, const vz_def *own)
+{
+    vz_def *copy = vz_def_copy(def);
+    for (size_t i = 0; i < MIN(copy->n_graphics, own->n_graphics); i++)
+        if (!copy->graphics[i].passwd)
+            copy->graphics[i].passwd = g_strdup(own->graphics[i].passwd);
+    return copy;
+}
+
+/* An XML parameter of the caller, as a definition of this very domain; NULL with err. */
+static vz_def *read_definition(vz_migrate *service, const vz_options *options, vz_option_id id,
+                               const vz_def *live, GError **err)
+{
+    g_autoptr(vz_def) def = vz_migrate_settings(service)->parse(vz_options_text(options, id), err);
+    if (def && vz_def_same_domain(live, def, err))
+        return with_passwords(def, live);
+    /* Of two documents, say which; the errors of the other are as libvirt's. */
+    if (id == VZ_OPTION_PERSIST_XML)
+        g_prefix_error(err, "%s: ", vz_option_info(id)->name);
+    return NULL;
+}
+
+/* As it is to run there: the caller's, where that is the same machine for the guest, or as it runs
+ * here. */
+static char *running_xml(vz_migrate *service, const vz_options *options, const vz_def *live,
+                         GError **err)
+{
+    g_autoptr(vz_def) changed = NULL;
+    if (vz_options_has(options, VZ_OPTION_DEST_XML)) {
+        changed = read_definition(service, options, VZ_OPTION_DEST_XML, live, err);
+        if (!changed || !vz_def_same_abi(live, changed, err))
+            return NULL;
+    }
+    return vz_def_format(changed ? changed : live, TRAVELLING);
+}
+
+/* As it is to be kept there: the caller's, which is for later starts and may be another machine, or
+ * what is kept here, or as it runs here. */
+static char *kept_xml(vz_migrate *service, const vz_options *options, const vz_def *own,
+                      GError **err)
+{
+    g_autoptr(vz_def) given = NULL;
+    if (vz_options_has(options, VZ_OPTION_PERSIST_XML)) {
+        given = read_definition(service, options, VZ_OPTION_PERSIST_XML, own, err);
+        if (!given)
+            return NULL;
+    }
+    g_autofree char *xml = vz_def_format(given ? given : own, TRAVELLING);
+    if (strlen(xml) <= KEPT_XML_BYTES_MAX)
+        return g_steal_pointer(&xml);
+    vz_fail(err, VZ_ERR_CONFIG_UNSUPPORTED,
+            "the definition to keep on the destination has %zu bytes, and %zu is the most that "
+            "travels with a guest",
+            strlen(xml), KEPT_XML_BYTES_MAX);
+    return NULL;
+}
+
 static vz_migration *new_job(vz_migrate *service, vz_domain *domain,
-                             const vz_source_request *request, GError **err)
+                             const vz_source_request *request, char **ret_xml, GError **err)
 {
     uint8_t job[VZ_UUID_BYTES];
     vz_uuid_generate(job);
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
     if (!vz_snapshot_check_active(snapshot, err) || !vz_snapshot_check_no_job(snapshot, err))
+        return NULL;
+    const vz_def *own = snapshot->config ? snapshot->config : snapshot->live;
+    g_autofree char *xml = running_xml(service, request->options, snapshot->live, err);
+    g_autofree char *kept = NULL;
+    if (!xml || (vz_options_has(request->options, VZ_OPTION_PERSIST_DEST) &&
+                 !(kept = kept_xml(service, request->options, own, err))))
         return NULL;
     g_autoptr(vz_migration) m = vz_migration_create(service, VZ_SIDE_SOURCE, job, err);
     if (!m)
@@ -81,11 +151,14 @@ static vz_migration *new_job(vz_migrate *service, vz_domain *domain,
     m->options = vz_options_copy(request->options);
     m->peer_to_peer = request->peer_to_peer;
     m->release = vz_release_generate();
+    m->config_xml = g_steal_pointer(&kept);
     m->was_running = snapshot->state == VZ_STATE_RUNNING;
     m->saga.steps = vz_source_steps;
     m->saga.facts = facts_of(m->options, snapshot->live);
-    if (vz_migration_attach(m, domain, &vz_source_ops, err) && note_begin(m, err))
+    if (vz_migration_attach(m, domain, &vz_source_ops, err) && note_begin(m, err)) {
+        *ret_xml = g_steal_pointer(&xml);
         return g_steal_pointer(&m);
+    }
     vz_migration_detach(m, VZ_JOB_FAILED, (*err)->message);
     vz_migration_forget(m);
     return NULL;
@@ -108,15 +181,14 @@ static void no_confirm(vz_migration *m)
 bool vz_source_begin(vz_migrate *service, vz_domain *domain, const vz_source_request *request,
                      vz_migration **ret_migration, char **ret_cookie, char **ret_xml, GError **err)
 {
-    g_autoptr(vz_migration) m = new_job(service, domain, request, err);
+    g_autofree char *xml = NULL;
+    g_autoptr(vz_migration) m = new_job(service, domain, request, &xml, err);
     if (!m)
         return false;
     vz_migration_publish(m, "begin");
     if (!run_phase(m, VZ_PHASE_BEGIN, err))
         return false;
-    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
-    *ret_xml = vz_def_format(snapshot->live, VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE |
-                                                 VZ_DEF_FORMAT_SECURE);
+    *ret_xml = g_steal_pointer(&xml);
     *ret_cookie = begin_cookie(m);
     if (!m->peer_to_peer)
         vz_migrate_watch_phase(m, no_perform);
@@ -155,7 +227,8 @@ static bool take_destination(vz_migration *m, const vz_source_destination *to, G
     memcpy(m->peer_uuid, cookie->host_uuid, VZ_UUID_BYTES);
     m->incarnation = g_strdup(cookie->incarnation);
     m->peer_host = g_steal_pointer(&host);
-    m->peer_port = port ? port : cookie->port;
+    m->peer_port = cookie->port;
+    m->asked_port = port != cookie->port ? port : 0;
     m->disks_answered = json_incref(cookie->disks);
     return true;
 }
@@ -163,16 +236,10 @@ static bool take_destination(vz_migration *m, const vz_source_destination *to, G
 static char *perform_cookie(vz_migration *m)
 {
     const vz_migrate_config *settings = vz_migrate_settings(m->service);
-    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
     g_autofree char *host_name = g_strdup(settings->host_name);
-    g_autofree char *config_xml = NULL;
-    if (m->saga.facts & VZ_FACT_PERSIST_DEST)
-        config_xml =
-            vz_def_format(snapshot->config ? snapshot->config : snapshot->live,
-                          VZ_DEF_FORMAT_INACTIVE | VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_SECURE);
     vz_cookie cookie = {.host_name = host_name,
                         .release = m->release,
-                        .config_xml = config_xml,
+                        .config_xml = m->config_xml,
                         .running = m->was_running,
                         .stats = vz_stats_to_json(&m->stats)};
     if (m->paused_at_us)

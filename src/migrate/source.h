@@ -18,8 +18,10 @@ typedef struct {
 } vz_source_request;
 
 /* Starts a job: OPERATION_INVALID (55) while another holds the domain, or where the domain is not
- * running. *ret_migration is a reference; *ret_cookie and *ret_xml (the guest's definition for the
- * other host) are the caller's. On failure nothing is left. */
+ * running; CONFIG_UNSUPPORTED (67) where a definition that came with the options is another
+ * guest's, or (the one to run) not the same machine. *ret_migration is a reference; *ret_cookie and
+ * *ret_xml (the guest's definition for the other host) are the caller's. On failure nothing is
+ * left. */
 bool vz_source_begin(vz_migrate *service, vz_domain *domain, const vz_source_request *request,
                      vz_migration **ret_migration, char **ret_cookie, char **ret_xml, GError **err);
 

@@ -24,8 +24,11 @@
 #define PROBE_US ((int64_t)1000 * 1000)
 /* It may be silent for so long, so that a link that is cut for 3 s is survived; not longer, since a
  * guest that stops for the switchover meanwhile waits for it. */
-#define PROBE_PATIENCE_US  ((int64_t)5 * 1000000)
-#define PROBE_AGAIN_US     ((int64_t)500 * 1000)
+#define PROBE_PATIENCE_US ((int64_t)5 * 1000000)
+#define PROBE_AGAIN_US    ((int64_t)500 * 1000)
+/* Where libvirt's QEMU listens for migrations: tools name these without having asked. */
+#define LIBVIRT_PORT_FIRST 49152
+#define LIBVIRT_PORT_LAST  49215
 #define CANCEL_DEADLINE_US ((int64_t)30 * 1000000)
 /* From the release to "completed": bounded by the carrier, which notices a dead link, and by QEMU;
  * this is only for a QEMU that says nothing any more. */
@@ -87,11 +90,40 @@ static void close_channel(vz_migration *m)
     vz_migration_stop_carrier(m);
 }
 
+/* Data and questions go by the port that the caller asked for, if the destination answers there. */
+static bool go_by_asked_port(vz_migration *m, GError **err)
+{
+    uint16_t own = m->peer_port;
+    m->peer_port = m->asked_port;
+    if (vz_verdict_probe(m, VZ_QUESTION_DEADLINE_US, err) && vz_migration_note_peer(m, err))
+        return true;
+    m->peer_port = own;
+    return false;
+}
+
+/* The destination's own port first: on a host that runs libvirt, too, another guest's QEMU may wait
+ * at the one that was guessed, and a stray connection would ruin that guest's move. */
+static bool go_by_own_port(vz_migration *m, GError **err)
+{
+    g_autoptr(GError) neither = NULL;
+    if (vz_verdict_probe(m, VZ_QUESTION_DEADLINE_US, err)) {
+        if (m->asked_port)
+            vz_info(m->id, "data goes to port %u, not to %u, which is taken for a guess",
+                    m->peer_port, m->asked_port);
+        return true;
+    }
+    if (!m->asked_port || m->abort_reason || !go_by_asked_port(m, &neither))
+        return false;
+    g_clear_error(err);
+    return true;
+}
+
 static bool prove_ask(vz_migration *m, GError **err)
 {
+    bool guess = m->asked_port >= LIBVIRT_PORT_FIRST && m->asked_port <= LIBVIRT_PORT_LAST;
     /* From now on the destination keeps its record until it is told to forget it. */
     return vz_migration_note(m, VZ_NOTE_PROBED, "yes", err) &&
-           vz_verdict_probe(m, VZ_QUESTION_DEADLINE_US, err);
+           (m->asked_port && !guess ? go_by_asked_port(m, err) : go_by_own_port(m, err));
 }
 
 static void set_paused(vz_migration *m, int64_t when_us)
