@@ -35,11 +35,6 @@ scene = None
 worker = None
 
 
-def when_long(test):
-    """No test at all, not one that is skipped, unless VZ_LONG=1."""
-    return test if os.environ.get("VZ_LONG") == "1" else None
-
-
 def setUpModule():
     global scene, worker
     scene = Scene(os.environ.get("VZ_TEST_LAB", "callers"))
@@ -134,7 +129,7 @@ class Nova(CallerTest):
             self.assertIn(field, out["fields"])
         self.expect_moved(here, there)
 
-    @when_long
+    @tap.long
     def test_unlimited_after_network_events(self):
         """Nova begins with 1 MiB/s, and sets its own limit, 0 for none, when the ports are plugged."""
         here, there = self.where()
@@ -158,7 +153,7 @@ class Nova(CallerTest):
         for words in ((), ("--inactive",)):
             self.assertIn(title, self.virsh(there, "dumpxml", worker.name, *words))
 
-    @when_long
+    @tap.long
     def test_abort(self):
         here, there = self.where()
         self.slow()
@@ -196,7 +191,7 @@ class VirtManager(CallerTest):
         self.assertLess(rest[-1], rest[0])
         self.expect_moved(here, there)
 
-    @when_long
+    @tap.long
     def test_address_alone(self):
         here, there = self.where()
         with worker.unharmed(gap_ms=GAP_LIVE_MS):
@@ -204,7 +199,7 @@ class VirtManager(CallerTest):
         self.assertEqual(out["error"], 0, out)
         self.expect_moved(here, there)
 
-    @when_long
+    @tap.long
     def test_definition_of_the_editor(self):
         """The dialog's XML tab: the live definition, as it is."""
         here, there = self.where()
@@ -213,7 +208,7 @@ class VirtManager(CallerTest):
         self.assertEqual(out["error"], 0, out)
         self.expect_moved(here, there)
 
-    @when_long
+    @tap.long
     def test_temporary(self):
         """Kept defined here, shut off; not defined there."""
         here, there = self.where()
@@ -222,7 +217,7 @@ class VirtManager(CallerTest):
         self.assertEqual(out["moved"], [worker.name, 1, 0, RUNNING], out)
         worker.expect_on(there, other="shut off")
 
-    @when_long
+    @tap.long
     def test_cancel(self):
         here, there = self.where()
         self.slow()
@@ -301,7 +296,7 @@ class Pacemaker(CallerTest):
             self.move(there, here)
         worker.expect_on(here)
 
-    @when_long
+    @tap.long
     def test_administrators_options(self):
         here, there = self.where()
         with worker.unharmed(gap_ms=GAP_LIVE_MS):
@@ -309,7 +304,7 @@ class Pacemaker(CallerTest):
                       migrateuri="tcp://%n")
         self.expect_moved(here, there)
 
-    @when_long
+    @tap.long
     def test_refused_options(self):
         """It fails, and the guest stays, which Pacemaker finds by its monitor."""
         here, there = self.where()
@@ -330,7 +325,7 @@ class Pacemaker(CallerTest):
             self.virsh(there, "resume", worker.name)
         self.expect_moved(here, there)
 
-    @when_long
+    @tap.long
     def test_stopped_here_and_started_there(self):
         """After a move with the agent's own options: what was transient is gone with its stop."""
         here, there = self.where()
@@ -340,7 +335,7 @@ class Pacemaker(CallerTest):
         self.expect(OCF_SUCCESS, here, "start")
         self.expect(OCF_SUCCESS, here, "monitor")
 
-    @when_long
+    @tap.long
     def test_monitor_without_the_daemon(self):
         """The agent then looks for the emulator of the definition and '-name guest=' among processes."""
         here, there = self.where()
