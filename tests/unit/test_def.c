@@ -263,7 +263,7 @@ static void check_bombs(void)
             VZ_ERR_XML_ERROR, "document type declaration");
     refused("<!DOCTYPE d SYSTEM 'file:///etc/passwd'><domain/>", VZ_ERR_XML_ERROR,
             "document type declaration");
-    refused("<domain type='vz'><name>&xxe;</name></domain>", VZ_ERR_XML_ERROR, "xxe");
+    refused("<domain type='vz'><name>&xxe;</name></domain>", VZ_ERR_XML_DETAIL, "xxe");
 
     g_autoptr(GString) deep = g_string_new("<domain>");
     for (int i = 0; i < 200; i++)
