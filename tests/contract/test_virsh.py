@@ -116,7 +116,7 @@ class Definition(Case):
 
     def test_bad_definitions(self):
         for text, error in (
-                ("<domain", r"XML error: .*"),
+                ("<domain", r"\(domain_definition\):1: .*"),
                 ("<domain type='vz'><name>x</name></domain>", r".*memory.*"),
                 ("<domain type='xen'><name>x</name></domain>", r".*xen.*")):
             done = self.virsh.run("define", self.write("bad.xml", text))
