@@ -10,12 +10,18 @@
 enum { STATS_COMPLETED = 1, STATS_KEEP_COMPLETED = 2 };
 #define SPEED_MAX_MIB ((uint64_t)INT64_MAX / VZ_MIB)
 
+/* One that is shut off has a job only while its definition moves. */
+static bool check_may_have_job(const vz_snapshot *s, GError **err)
+{
+    return s->has_job || vz_snapshot_check_active(s, err);
+}
+
 bool vz_api_domain_get_job_info(vz_call *call, const vz_wire_domain_args *args,
                                 vz_wire_domain_get_job_info_ret *ret, GError **err)
 {
     (void)call;
     g_autoptr(vz_snapshot) s = vz_api_find_snapshot(&args->dom, err);
-    if (!s || !vz_snapshot_check_active(s, err))
+    if (!s || !check_may_have_job(s, err))
         return false;
     const vz_job_stats *j = &s->job_stats;
     ret->type = (int32_t)j->type;
@@ -64,7 +70,7 @@ bool vz_api_domain_get_job_stats(vz_call *call, const vz_wire_domain_flags_args 
         return false;
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
     if (!(args->flags & STATS_COMPLETED)) {
-        if (!vz_snapshot_check_active(s, err))
+        if (!check_may_have_job(s, err))
             return false;
         give_stats(call, &s->job_stats, ret);
         return true;
@@ -80,7 +86,7 @@ bool vz_api_domain_get_job_stats(vz_call *call, const vz_wire_domain_flags_args 
 static bool abort_job(vz_domain *domain, GError **err)
 {
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
-    if (!s->has_job && !vz_snapshot_check_active(s, err))
+    if (!check_may_have_job(s, err))
         return false;
     if (!s->has_job)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID, "no job is active on the domain");
@@ -135,6 +141,39 @@ bool vz_api_domain_migrate_get_max_downtime(vz_call *call, const vz_wire_domain_
         !vz_snapshot_check_active(s, err))
         return false;
     ret->value = s->max_downtime_ms ? s->max_downtime_ms : VZ_DOWNTIME_DEFAULT_MS;
+    return true;
+}
+
+bool vz_api_domain_migrate_set_compression_cache(
+    vz_call *call, const vz_wire_domain_migrate_set_compression_cache_args *args, GError **err)
+{
+    vz_domain *domain = vz_api_subject(call);
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    uint64_t bytes = args->cache_size;
+    if (!vz_api_check_flags(args->flags, 0, "virDomainMigrateSetCompressionCache", err) ||
+        !vz_snapshot_check_active(s, err))
+        return false;
+    if (bytes < VZ_CACHE_MIN_BYTES || bytes > INT64_MAX || (bytes & (bytes - 1)) != 0)
+        return vz_fail(err, VZ_ERR_INVALID_ARG,
+                       "a compression cache of %" G_GUINT64_FORMAT
+                       " bytes: QEMU takes powers of two from %d on",
+                       bytes, VZ_CACHE_MIN_BYTES);
+    if (s->has_job && s->job.ops && s->job.ops->set_cache &&
+        !s->job.ops->set_cache(domain, s->job.data, bytes, err))
+        return false;
+    vz_domain_set_migration_cache(domain, bytes);
+    return true;
+}
+
+bool vz_api_domain_migrate_get_compression_cache(vz_call *call,
+                                                 const vz_wire_domain_flags_args *args,
+                                                 vz_wire_uhyper_ret *ret, GError **err)
+{
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(vz_api_subject(call));
+    if (!vz_api_check_flags(args->flags, 0, "virDomainMigrateGetCompressionCache", err) ||
+        !vz_snapshot_check_active(s, err))
+        return false;
+    ret->value = s->cache_bytes ? s->cache_bytes : VZ_CACHE_DEFAULT_BYTES;
     return true;
 }
 

@@ -79,7 +79,8 @@ static bool begin(vz_call *call, vz_options *options, vz_wire_migrate_begin3_ret
     if (!vz_options_check(options, VZ_GUEST_VM, err))
         return false;
     vz_domain *domain = vz_api_subject(call);
-    vz_source_request request = {.options = options};
+    vz_source_request request = {.options = options,
+                                 .local_address = vz_conn_local_address(vz_call_conn(call))};
     g_autoptr(vz_migration) migration = NULL;
     g_autofree char *cookie = NULL;
     g_autofree char *xml = NULL;
@@ -136,21 +137,28 @@ static void arrival_free(void *data)
 static void prepare_on_actor(vz_domain *domain, void *data)
 {
     arrival *a = data;
-    vz_destination_request request = {.cookie = &a->cookie, .options = a->options, .def = a->def};
+    vz_migrate *service = vz_this_host.migrate;
     g_autoptr(vz_migration) migration = NULL;
     g_autofree char *cookie = NULL;
     g_autofree char *host = NULL;
     GError *err = NULL;
-    bool fits = vz_arrival_address_check(vz_this_host.migrate, a->options, &host, &err);
+    bool fits = vz_arrival_address_check(service, a->options, &host, &err);
+    g_autofree char *known_uri = fits ? vz_arrival_address_known(service, a->options, host) : NULL;
+    vz_destination_request request = {
+        .cookie = &a->cookie,
+        .options = a->options,
+        .def = a->def,
+        .client_address = vz_conn_remote_address(vz_call_conn(a->call)),
+        .data_uri = known_uri,
+    };
     if (!fits)
         vz_table_release(domain, VZ_RESERVE_START);
-    if (!fits || !vz_destination_prepare(vz_this_host.migrate, domain, &request, &migration,
-                                         &cookie, &err)) {
+    if (!fits || !vz_destination_prepare(service, domain, &request, &migration, &cookie, &err)) {
         vz_call_fail(a->call, err);
         return;
     }
     follow_client(a->call, domain, migration, vz_destination_client_lost);
-    g_autofree char *uri = vz_arrival_address_uri(vz_this_host.migrate, a->options, host,
+    g_autofree char *uri = vz_arrival_address_uri(service, a->options, host,
                                                   vz_conn_local_address(vz_call_conn(a->call)));
     vz_wire_migrate_prepare3_ret ret = {.cookie_out = cookie_out(a->call, cookie), .uri_out = uri};
     vz_call_reply(a->call, &ret);
@@ -363,6 +371,20 @@ static void finish_on_actor(vz_domain *domain, void *data)
     vz_call_reply(f->call, &ret);
 }
 
+/* One that arrives offline is no domain yet, and has no name in the table. */
+static vz_domain *find_finishing(const char *name, GError **err)
+{
+    uint8_t uuid[VZ_UUID_BYTES];
+    vz_domain *domain = vz_table_find_name(vz_this_host.table, name, err);
+    if (domain)
+        return domain;
+    g_autoptr(vz_migration) m = vz_migrate_find_arrival(vz_this_host.migrate, name);
+    if (!m || !vz_migration_domain_uuid(m, uuid))
+        return NULL;
+    g_clear_error(err);
+    return vz_table_find_uuid(vz_this_host.table, uuid, name, err);
+}
+
 /* By the cookie, which names the job; a cancelled Finish has none, and is found by the name. On the
  * loop, so the job may end meanwhile: it is looked up by its token, never by the guard's pointer.
  */
@@ -386,7 +408,7 @@ static bool finish(finishing *take_f, const char *name, const vz_wire_bytes *coo
     finishing *f = take_f;
     g_autoptr(vz_domain) domain = NULL;
     bool ok = (name || vz_fail(err, VZ_ERR_INVALID_ARG, "no name of the domain")) &&
-              (domain = vz_table_find_name(vz_this_host.table, name, err)) != NULL &&
+              (domain = find_finishing(name, err)) != NULL &&
               read_cookie(cookie_in, "perform", &f->cookie, &f->has_cookie, err) &&
               (f->migration = find_arrival(domain, f, err)) != NULL;
     if (!ok) {
@@ -441,6 +463,10 @@ static bool confirm(vz_call *call, const vz_wire_bytes *cookie_in, bool cancelle
     if (!read_cookie(cookie_in, "finish", &cookie, &has_cookie, err))
         return false;
     g_autoptr(vz_migration) migration = vz_source_find(domain, has_cookie ? &cookie : NULL, err);
+    if (!migration && cancelled && !has_cookie) {
+        g_clear_error(err); /* as asked: undone, which a Finish that failed has seen already */
+        return true;
+    }
     if (!migration)
         return false;
     vz_conn_forget_close(vz_call_conn(call), migration);

@@ -127,8 +127,10 @@ bool vz_carrier_connect(vz_carrier *carrier, const vz_carrier_connect_request *r
                         GError **err);
 
 /* Accepts (purpose, index) once, and pumps it to and from the local socket. Bytes that the local
- * end writes before are sent when the channel opens. take_local_fd is always consumed; owner_pidfd
- * as above. OPERATION_INVALID where the pair was used before. */
+ * end writes before are sent when the channel opens. A local socket that is not connected yet is to
+ * be connected, through a copy of it, when the channel is OPEN: within the handshake's timeout.
+ * take_local_fd is always consumed; owner_pidfd as above. OPERATION_INVALID where the pair was used
+ * before. */
 bool vz_carrier_expect(vz_carrier *carrier, vz_purpose purpose, uint16_t index, int take_local_fd,
                        int owner_pidfd, GError **err);
 

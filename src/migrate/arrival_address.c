@@ -98,8 +98,8 @@ bool vz_arrival_address_check(vz_migrate *service, const vz_options *options, ch
     return true;
 }
 
-char *vz_arrival_address_uri(vz_migrate *service, const vz_options *options,
-                             const char *listen_host, const char *client_came_by)
+char *vz_arrival_address_known(vz_migrate *service, const vz_options *options,
+                               const char *listen_host)
 {
     const vz_migrate_config *settings = vz_migrate_settings(service);
     const char *asked = vz_options_text(options, VZ_OPTION_URI);
@@ -109,10 +109,20 @@ char *vz_arrival_address_uri(vz_migrate *service, const vz_options *options,
     g_autoptr(GError) ignored = NULL; /* its form was checked with the options */
     if (asked)
         vz_uri_parse_data(asked, &host, &port, &ignored);
-    const char *best = host             ? host
-                       : listen_host    ? listen_host
-                       : advertised     ? settings->advertised
-                       : client_came_by ? client_came_by
-                                        : settings->host_name;
-    return vz_uri_format_data(best, port ? port : vz_port_number(vz_migrate_port(service)));
+    const char *best = host          ? host
+                       : listen_host ? listen_host
+                       : advertised  ? settings->advertised
+                                     : NULL;
+    return best ? vz_uri_format_data(best, port ? port : vz_port_number(vz_migrate_port(service)))
+                : NULL;
+}
+
+char *vz_arrival_address_uri(vz_migrate *service, const vz_options *options,
+                             const char *listen_host, const char *client_came_by)
+{
+    char *known = vz_arrival_address_known(service, options, listen_host);
+    return known ? known
+                 : vz_uri_format_data(client_came_by ? client_came_by
+                                                     : vz_migrate_settings(service)->host_name,
+                                      vz_port_number(vz_migrate_port(service)));
 }

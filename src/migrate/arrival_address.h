@@ -16,7 +16,9 @@ bool vz_arrival_address_check(vz_migrate *service, const vz_options *options, ch
                               GError **err);
 
 /* The URI for the source's channels: what migrate_uri says, else listen_address's host (of the
- * check), else what the configuration advertises, else the address by which the client came (may
- * be NULL), which is one that works. Caller frees. */
+ * check), else what the configuration advertises; NULL: nothing of that. Caller frees. */
+char *vz_arrival_address_known(vz_migrate *service, const vz_options *options,
+                               const char *listen_host);
+/* That, or the address by which the client came (may be NULL), which is one that works. */
 char *vz_arrival_address_uri(vz_migrate *service, const vz_options *options,
                              const char *listen_host, const char *client_came_by);

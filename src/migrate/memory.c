@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#define FD_NAME         "virtvz-migration"
 #define PASSES_PER_STEP 3
 
 vz_memory_status vz_memory_status_parse(const char *word)
@@ -24,16 +23,123 @@ vz_memory_status vz_memory_status_parse(const char *word)
     return VZ_MEMORY_NONE;
 }
 
-static json_t *capability(const char *name)
+/* --- what QEMU is told before --- */
+
+enum {
+    ALWAYS = 1u << 0,
+    WITH_MULTIFD = 1u << 1,
+    WITH_XBZRLE = 1u << 2,
+    WITH_POSTCOPY = 1u << 3,
+    WITH_AUTO_CONVERGE = 1u << 4,
+};
+enum { SENDER = 1u << 0, RECEIVER = 1u << 1, BOTH = SENDER | RECEIVER };
+
+/* All are set at each move, on or off: the QEMU may have been told otherwise for one that failed.
+ */
+static const struct {
+    const char *name;
+    unsigned sides;
+    unsigned when;
+} capabilities[] = {
+    {"events", BOTH, ALWAYS},
+    {"return-path", BOTH, ALWAYS},
+    {"pause-before-switchover", SENDER, ALWAYS},
+    {"late-block-activate", RECEIVER, ALWAYS},
+    {"multifd", BOTH, WITH_MULTIFD},
+    {"xbzrle", BOTH, WITH_XBZRLE},
+    {"postcopy-ram", BOTH, WITH_POSTCOPY},
+    {"postcopy-preempt", BOTH, WITH_POSTCOPY},
+    {"auto-converge", SENDER, WITH_AUTO_CONVERGE},
+};
+
+static unsigned wanted_of(const vz_stream *s)
 {
-    return json_pack("{ss sb}", "capability", name, "state", 1);
+    return ALWAYS | (s->channels ? WITH_MULTIFD : 0) |
+           (s->compress == VZ_COMPRESS_XBZRLE ? WITH_XBZRLE : 0) |
+           (s->postcopy ? WITH_POSTCOPY : 0) | (s->auto_converge ? WITH_AUTO_CONVERGE : 0);
 }
 
-static bool set_capabilities(vz_qmp *qmp, const char *side_capability, GError **err)
+static bool refuse(const char *name, const vz_qemu_caps *caps, GError **err)
 {
-    json_t *args = json_pack("{s[ooo]}", "capabilities", capability("events"),
-                             capability("return-path"), capability(side_capability));
-    return vz_qmp_do(qmp, "migrate-set-capabilities", args, VZ_QMP_TIMEOUT_US, err);
+    return vz_fail(err, VZ_ERR_ARGUMENT_UNSUPPORTED,
+                   "Migration option '%s' is not supported by QEMU binary '%s' here", name,
+                   vz_qemu_caps_emulator(caps));
+}
+
+static bool set_capabilities(vz_qemu *qemu, unsigned side, const vz_stream *stream, GError **err)
+{
+    const vz_qemu_caps *caps = vz_qemu_get_caps(qemu);
+    unsigned wanted = wanted_of(stream);
+    json_t *list = json_array();
+    for (size_t i = 0; i < G_N_ELEMENTS(capabilities); i++) {
+        bool on = (capabilities[i].when & wanted) && (capabilities[i].sides & side);
+        bool known = vz_qemu_caps_has_migration_capability(caps, capabilities[i].name);
+        if (on && !known) {
+            json_decref(list);
+            return refuse(capabilities[i].name, caps, err);
+        }
+        if (known)
+            json_array_append_new(
+                list, json_pack("{ss sb}", "capability", capabilities[i].name, "state", (int)on));
+    }
+    return vz_qmp_do(vz_qemu_qmp(qemu), "migrate-set-capabilities",
+                     json_pack("{so}", "capabilities", list), VZ_QMP_TIMEOUT_US, err);
+}
+
+static const char *multifd_method(const vz_stream *s)
+{
+    return vz_compress_name(s->compress == VZ_COMPRESS_XBZRLE ? VZ_COMPRESS_NONE : s->compress);
+}
+
+static int level_if(const vz_stream *s, vz_compress compress)
+{
+    return s->compress == compress ? (int)s->level : VZ_STREAM_LEVEL_DEFAULT;
+}
+
+static json_t *parameters(const vz_stream *s)
+{
+    return json_pack("{si ss si si sI si si sI sI}", "multifd-channels",
+                     s->channels ? (int)s->channels : VZ_STREAM_CHANNELS_DEFAULT,
+                     "multifd-compression", multifd_method(s), "multifd-zlib-level",
+                     level_if(s, VZ_COMPRESS_ZLIB), "multifd-zstd-level",
+                     level_if(s, VZ_COMPRESS_ZSTD), "xbzrle-cache-size", (json_int_t)s->cache_bytes,
+                     "cpu-throttle-initial", (int)s->throttle_initial_percent,
+                     "cpu-throttle-increment", (int)s->throttle_increment_percent,
+                     "max-postcopy-bandwidth", (json_int_t)s->postcopy_bytes_s,
+                     "avail-switchover-bandwidth", (json_int_t)s->switchover_bytes_s);
+}
+
+/* One that this QEMU has not is left out where it would say nothing new. */
+static bool set_parameters(vz_qemu *qemu, const vz_stream *stream, GError **err)
+{
+    const vz_qemu_caps *caps = vz_qemu_get_caps(qemu);
+    json_t *wanted = parameters(stream);
+    json_t *plain = parameters(&vz_stream_plain);
+    const char *name;
+    const char *unknown = NULL;
+    void *next;
+    json_t *value;
+    json_object_foreach_safe(wanted, next, name, value)
+    {
+        if (vz_qemu_caps_has_migration_parameter(caps, name))
+            continue;
+        if (!json_equal(value, json_object_get(plain, name)))
+            unknown = name;
+        else
+            json_object_del(wanted, name);
+    }
+    bool ok = !unknown || refuse(unknown, caps, err);
+    json_decref(plain);
+    if (ok)
+        return vz_qmp_do(vz_qemu_qmp(qemu), "migrate-set-parameters", wanted, VZ_QMP_TIMEOUT_US,
+                         err);
+    json_decref(wanted);
+    return false;
+}
+
+static bool set_up(vz_qemu *qemu, unsigned side, const vz_stream *stream, GError **err)
+{
+    return set_capabilities(qemu, side, stream, err) && set_parameters(qemu, stream, err);
 }
 
 bool vz_memory_set_limits(vz_qmp *qmp, const vz_memory_limits *limits, GError **err)
@@ -45,20 +151,31 @@ bool vz_memory_set_limits(vz_qmp *qmp, const vz_memory_limits *limits, GError **
     return vz_qmp_do(qmp, "migrate-set-parameters", args, VZ_QMP_TIMEOUT_US, err);
 }
 
-bool vz_memory_send(vz_qmp *qmp, int fd, const vz_memory_limits *limits, GError **err)
+bool vz_memory_set_cache(vz_qmp *qmp, uint64_t bytes, GError **err)
 {
-    return set_capabilities(qmp, "pause-before-switchover", err) &&
-           vz_memory_set_limits(qmp, limits, err) && vz_qmp_send_fd(qmp, FD_NAME, fd, err) &&
-           vz_qmp_do(qmp, "migrate", json_pack("{ss}", "uri", "fd:" FD_NAME), VZ_QMP_TIMEOUT_US,
+    return vz_qmp_do(qmp, "migrate-set-parameters",
+                     json_pack("{sI}", "xbzrle-cache-size", (json_int_t)bytes), VZ_QMP_TIMEOUT_US,
                      err);
 }
 
-bool vz_memory_receive(vz_qmp *qmp, int fd, GError **err)
+static json_t *uri_of(const char *path)
 {
-    return set_capabilities(qmp, "late-block-activate", err) &&
-           vz_qmp_send_fd(qmp, FD_NAME, fd, err) &&
-           vz_qmp_do(qmp, "migrate-incoming", json_pack("{ss}", "uri", "fd:" FD_NAME),
-                     VZ_QMP_TIMEOUT_US, err);
+    g_autofree char *uri = g_strconcat("unix:", path, NULL);
+    return json_pack("{ss}", "uri", uri);
+}
+
+bool vz_memory_send(vz_qemu *qemu, const char *path, const vz_stream *stream,
+                    const vz_memory_limits *limits, GError **err)
+{
+    return set_up(qemu, SENDER, stream, err) &&
+           vz_memory_set_limits(vz_qemu_qmp(qemu), limits, err) &&
+           vz_qmp_do(vz_qemu_qmp(qemu), "migrate", uri_of(path), VZ_QMP_TIMEOUT_US, err);
+}
+
+bool vz_memory_receive(vz_qemu *qemu, const char *path, const vz_stream *stream, GError **err)
+{
+    return set_up(qemu, RECEIVER, stream, err) &&
+           vz_qmp_do(vz_qemu_qmp(qemu), "migrate-incoming", uri_of(path), VZ_QMP_TIMEOUT_US, err);
 }
 
 bool vz_memory_release(vz_qmp *qmp, GError **err)
@@ -72,6 +189,8 @@ bool vz_memory_cancel(vz_qmp *qmp, GError **err)
     return vz_qmp_do(qmp, "migrate_cancel", NULL, VZ_QMP_TIMEOUT_US, err);
 }
 
+/* --- statistics --- */
+
 static uint64_t number(const json_t *object, const char *key)
 {
     json_t *value = json_object_get(object, key);
@@ -84,12 +203,22 @@ static uint64_t number(const json_t *object, const char *key)
 static void read_stats(const json_t *info, vz_job_stats *stats)
 {
     const json_t *ram = json_object_get(info, "ram");
+    const json_t *xbzrle = json_object_get(info, "xbzrle-cache");
+    const json_t *throttle = json_object_get(info, "cpu-throttle-percentage");
     stats->time_elapsed_ms = number(info, "total-time");
     stats->has_downtime = true;
     stats->downtime_ms = json_object_get(info, "downtime") ? number(info, "downtime")
                                                            : number(info, "expected-downtime");
     stats->has_setup_time = true;
     stats->setup_time_ms = number(info, "setup-time");
+    stats->has_auto_converge = throttle != NULL;
+    stats->auto_converge_throttle_percent = (int32_t)json_integer_value(throttle);
+    stats->has_compression = xbzrle != NULL;
+    stats->compression_cache_bytes = number(xbzrle, "cache-size");
+    stats->compression_bytes = number(xbzrle, "bytes");
+    stats->compression_pages = number(xbzrle, "pages");
+    stats->compression_cache_misses = number(xbzrle, "cache-miss");
+    stats->compression_overflow = number(xbzrle, "overflow");
     if (!ram)
         return;
     stats->memory_total_bytes = number(ram, "total");

@@ -1,4 +1,4 @@
-/* memory.h - a guest's memory in QEMU's terms: one outgoing or incoming stream through a socket.
+/* memory.h - a guest's memory in QEMU's terms: an outgoing or incoming stream.
  *
  * The commands were tried on QEMU 10.0 (docs of qapi/migration.json). Both ends use `return-path`:
  * the source's "completed" then means that the destination has loaded everything. The source uses
@@ -8,7 +8,8 @@
 #pragma once
 
 #include "domain/job.h"
-#include "driver/qemu/qmp.h"
+#include "driver/qemu/process.h"
+#include "migrate/stream.h"
 
 /* QEMU's MigrationStatus as far as we tell it apart. */
 typedef enum {
@@ -35,12 +36,18 @@ typedef struct {
     uint64_t downtime_limit_ms;
 } vz_memory_limits;
 
-/* Gives QEMU its end of the local socket (borrowed) and starts. */
-bool vz_memory_send(vz_qmp *qmp, int fd, const vz_memory_limits *limits, GError **err);
-bool vz_memory_receive(vz_qmp *qmp, int fd, GError **err);
+/* Tells QEMU how, and starts: the sender connects to the unix socket, once per channel, the
+ * receiver listens on it. ARGUMENT_UNSUPPORTED, before anything was changed, for what this QEMU
+ * cannot. */
+bool vz_memory_send(vz_qemu *qemu, const char *path, const vz_stream *stream,
+                    const vz_memory_limits *limits, GError **err);
+bool vz_memory_receive(vz_qemu *qemu, const char *path, const vz_stream *stream, GError **err);
 
 /* Changes the limits of a running stream. */
 bool vz_memory_set_limits(vz_qmp *qmp, const vz_memory_limits *limits, GError **err);
+
+/* The cache of xbzrle, also while the stream runs. */
+bool vz_memory_set_cache(vz_qmp *qmp, uint64_t bytes, GError **err);
 
 /* Lets the last state go. Only after the journal says so. */
 bool vz_memory_release(vz_qmp *qmp, GError **err);

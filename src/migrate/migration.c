@@ -9,7 +9,9 @@
 #include "domain/table.h"
 #include "driver/qemu/driver.h"
 #include "driver/qemu/user.h"
+#include "migrate/offline.h"
 #include "migrate/service.h"
+#include "migrate/stream_sockets.h"
 #include "storage/lease.h"
 
 #include <errno.h>
@@ -67,6 +69,10 @@ void vz_migration_unref(vz_migration *migration)
     g_free(migration->peer_host);
     g_free(migration->incarnation);
     g_free(migration->config_xml);
+    g_free(migration->client_address);
+    g_free(migration->data_uri);
+    g_free(migration->proof);
+    vz_let_go_free(migration->let_go);
     g_free(migration);
 }
 
@@ -299,6 +305,16 @@ bool vz_migration_in_doubt(const vz_migration *migration)
     return strcmp(migration->stats.phase, VZ_PHASE_IN_DOUBT) == 0;
 }
 
+bool vz_migration_offline(const vz_migration *migration)
+{
+    return (migration->saga.facts & VZ_FACT_OFFLINE) != 0;
+}
+
+const vz_def *vz_migration_subject(const vz_migration *migration, const vz_snapshot *snapshot)
+{
+    return vz_migration_offline(migration) ? snapshot->config : snapshot->live;
+}
+
 void vz_migration_publish(vz_migration *migration, const char *phase)
 {
     vz_job_stats *stats = &migration->stats;
@@ -313,7 +329,10 @@ char *vz_migration_run_dir(const vz_migration *migration)
                            migration->id, migration->side == VZ_SIDE_SOURCE ? "out" : "in");
 }
 
-bool vz_migration_start_carrier(vz_migration *migration, GError **err)
+bool vz_migration_start_carrier(vz_migration *migration,
+                                void (*on_channel)(vz_carrier *carrier, const vz_channel_info *info,
+                                                   void *user),
+                                GError **err)
 {
     const vz_migrate_config *settings = vz_migrate_settings(migration->service);
     g_autofree char *run_dir = vz_migration_run_dir(migration);
@@ -325,6 +344,7 @@ bool vz_migration_start_carrier(vz_migration *migration, GError **err)
         .rundir = run_dir,
         .program = settings->carrier_program,
         .inbox = vz_domain_inbox(migration->domain),
+        .hooks = {.on_channel = on_channel, .user = migration},
     };
     memcpy(request.job, migration->job, VZ_UUID_BYTES);
     vz_qemu_user user;
@@ -341,6 +361,7 @@ bool vz_migration_start_carrier(vz_migration *migration, GError **err)
 void vz_migration_stop_carrier(vz_migration *migration)
 {
     vz_port_dismiss(vz_migrate_port(migration->service), migration->job);
+    vz_stream_close(g_steal_pointer(&migration->sockets));
     g_autofree char *run_dir = vz_migration_run_dir(migration);
     g_autoptr(vz_inbox) own = NULL;
     if (!migration->carrier && g_file_test(run_dir, G_FILE_TEST_IS_DIR)) {

@@ -16,6 +16,7 @@
 #include "migrate/journal.h"
 #include "migrate/options.h"
 #include "migrate/saga.h"
+#include "migrate/stream.h"
 
 typedef struct vz_migrate vz_migrate; /* service.h: the host's part */
 
@@ -24,8 +25,9 @@ enum {
     VZ_FACT_COMA = 1u << 0, /* without LIVE: paused while it is copied */
     VZ_FACT_PERSIST_DEST = 1u << 1,
     VZ_FACT_UNDEFINE_SOURCE = 1u << 2,
-    VZ_FACT_DISKS = 1u << 3,  /* there are images whose sharing is to be proved */
-    VZ_FACT_PAUSED = 1u << 4, /* to be left paused at the destination */
+    VZ_FACT_DISKS = 1u << 3,   /* there are images whose sharing is to be proved */
+    VZ_FACT_PAUSED = 1u << 4,  /* to be left paused at the destination */
+    VZ_FACT_OFFLINE = 1u << 5, /* a domain that is shut off: its definition moves */
 };
 
 /* Keys of a record. PROBED: the source has seen that its questions are answered, so it may have
@@ -46,6 +48,7 @@ enum {
 #define VZ_NOTE_PEER_HOST        "peer-host"
 #define VZ_NOTE_PEER_PORT        "peer-port"
 #define VZ_NOTE_INCARNATION      "incarnation" /* of the peer's records */
+#define VZ_NOTE_INVITATION       "invitation"  /* source: by which it knows the destination */
 
 /* The phase of a job that nobody can decide now, in its statistics. */
 #define VZ_PHASE_IN_DOUBT "in doubt"
@@ -64,8 +67,10 @@ struct vz_migration {
     char *config_xml; /* to be kept at the destination; NULL: nothing, or it has not come yet */
     vz_saga saga;
     vz_carrier *carrier;
-    char *peer_fingerprint; /* NULL: the other host is not known yet */
-    char *peer_name;        /* the other host, for messages */
+    vz_stream stream;                  /* how memory travels */
+    struct vz_stream_sockets *sockets; /* stream_sockets.h; NULL: no stream yet */
+    char *peer_fingerprint;            /* NULL: the other host is not known yet */
+    char *peer_name;                   /* the other host, for messages */
     uint8_t peer_uuid[VZ_UUID_BYTES];
     char *peer_host; /* of its data port; NULL on a destination that was not told */
     uint16_t peer_port;
@@ -90,8 +95,10 @@ struct vz_migration {
 
     /* source */
     bool peer_to_peer;
+    unsigned n_channels;        /* of memory, that were opened */
     bool was_running;           /* the guest ran when Perform began */
     bool user_suspended;        /* a user paused it during the job */
+    bool io_error;              /* it stopped by an I/O error of a disk during the job */
     int64_t paused_at_us;       /* when it stopped; 0: not yet */
     uint64_t downtime_limit_ms; /* of the stream; 0: it has not started */
     uint64_t bandwidth_bytes_s; /* of the stream; 0: no limit */
@@ -99,10 +106,11 @@ struct vz_migration {
     bool end_announced;         /* JOB_COMPLETED was sent */
     bool verdict_known;         /* `verdict` was just asked for */
     vz_outcome verdict;
-    json_t *answer;         /* the destination's last, or its silence; NULL: it was not asked */
-    int64_t answered_at_us; /* when that was */
-    bool resolving;         /* the operator decides: do not wait for answers */
-    unsigned unknown_there; /* so many times in a row the other host had no such job */
+    json_t *answer;           /* the destination's last, or its silence; NULL: it was not asked */
+    int64_t answered_at_us;   /* when that was */
+    bool resolving;           /* the operator decides: do not wait for answers */
+    unsigned unknown_there;   /* so many times in a row the other host had no such job */
+    struct vz_let_go *let_go; /* atomic; offline.h; NULL: nobody has asked for it */
 
     /* destination */
     vz_def *def;
@@ -111,7 +119,10 @@ struct vz_migration {
     struct vz_lease_arrival *leases; /* storage/lease.h; NULL: there are none */
     bool reserved;                   /* holds its place in the table */
     bool run_on_arrival;
-    bool source_is_dead; /* proved, or by the operator's word: no Finish is waited for */
+    bool source_is_dead;  /* proved, or by the operator's word: no Finish is waited for */
+    char *client_address; /* of who called Prepare; NULL: not known */
+    char *data_uri;       /* of this host's data port, as asked for or configured; NULL: neither */
+    char *proof;          /* of the release, as the source answered; NULL: it was not asked */
     int64_t finish_at_us;
     int64_t resumed_at_us;
     gint dissolved; /* atomic, any thread: nothing of the guest is left here */
@@ -172,12 +183,20 @@ bool vz_migration_stirred(void *migration);
 struct vz_qemu *vz_migration_qemu(vz_migration *migration, GError **err);
 
 bool vz_migration_in_doubt(const vz_migration *migration);
+bool vz_migration_offline(const vz_migration *migration);
+/* The definition that moves: of the running guest, or of a domain that is shut off. Borrowed. */
+const vz_def *vz_migration_subject(const vz_migration *migration, const vz_snapshot *snapshot);
 
 /* Publishes `stats` as the running job's. */
 void vz_migration_publish(vz_migration *migration, const char *phase);
 
 /* RUN/jobs/ID.side, the carrier's; caller frees. */
 char *vz_migration_run_dir(const vz_migration *migration);
-/* Starts the job's carrier and lets the data port hand connections to it. */
-bool vz_migration_start_carrier(vz_migration *migration, GError **err);
+/* Starts the job's carrier and lets the data port hand connections to it. on_channel as in
+ * vz_carrier_hooks, with the migration as `user`; may be NULL. */
+bool vz_migration_start_carrier(vz_migration *migration,
+                                void (*on_channel)(vz_carrier *carrier, const vz_channel_info *info,
+                                                   void *user),
+                                GError **err);
+/* And closes what joined it to QEMU. */
 void vz_migration_stop_carrier(vz_migration *migration);

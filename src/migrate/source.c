@@ -28,7 +28,9 @@ static bool run_phase(vz_migration *m, vz_phase phase, GError **err)
 static uint64_t facts_of(const vz_options *options, const vz_def *def)
 {
     uint64_t facts = 0;
-    if (!vz_options_has(options, VZ_OPTION_LIVE))
+    if (vz_options_has(options, VZ_OPTION_OFFLINE))
+        facts |= VZ_FACT_OFFLINE;
+    else if (!vz_options_has(options, VZ_OPTION_LIVE))
         facts |= VZ_FACT_COMA;
     if (vz_options_has(options, VZ_OPTION_PERSIST_DEST))
         facts |= VZ_FACT_PERSIST_DEST;
@@ -50,7 +52,7 @@ static bool note_begin(vz_migration *m, GError **err)
            vz_journal_sync(m->journal, err);
 }
 
-static char *begin_cookie(const vz_migration *m)
+static char *begin_cookie(const vz_migration *m, const char *local_address)
 {
     const vz_migrate_config *settings = vz_migrate_settings(m->service);
     g_autofree char *release_hash = vz_release_hash(m->release);
@@ -58,17 +60,24 @@ static char *begin_cookie(const vz_migration *m)
     g_autofree char *host_name = g_strdup(settings->host_name);
     g_autofree char *incarnation = g_strdup(vz_migrate_incarnation(m->service));
     bool advertised = settings->advertised && *settings->advertised;
-    g_autofree char *address = advertised ? g_strdup(settings->advertised) : NULL;
+    g_autofree char *invitation = vz_journal_get(m->journal, VZ_NOTE_INVITATION);
+    g_autofree char *address = advertised   ? g_strdup(settings->advertised)
+                               : invitation ? g_strdup(local_address)
+                                            : NULL;
     vz_cookie cookie = {.host_name = host_name,
                         .fingerprint = fingerprint,
                         .release_hash = release_hash,
                         .incarnation = incarnation,
                         .address = address,
+                        .invitation = invitation,
                         .port = vz_port_number(vz_migrate_port(m->service)),
-                        .disks = m->disks_offered};
+                        .disks = m->disks_offered,
+                        .stream = vz_stream_to_json(&m->stream)};
     memcpy(cookie.job, m->job, VZ_UUID_BYTES);
     memcpy(cookie.host_uuid, settings->host_uuid, VZ_UUID_BYTES);
-    return vz_cookie_format(&cookie);
+    char *text = vz_cookie_format(&cookie);
+    json_decref(cookie.stream);
+    return text;
 }
 
 /* --- the definitions that go with the guest --- */
@@ -131,16 +140,40 @@ static char *kept_xml(vz_migrate *service, const vz_options *options, const vz_d
     return NULL;
 }
 
+static bool check_state(const vz_snapshot *snapshot, bool offline, GError **err)
+{
+    if (!vz_snapshot_check_no_job(snapshot, err))
+        return false;
+    if (!offline)
+        return vz_snapshot_check_active(snapshot, err);
+    if (vz_snapshot_active(snapshot))
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID, "domain is running; drop --offline");
+    /* It may have moved away while the call waited for the move's end. */
+    return vz_snapshot_persistent(snapshot) ||
+           vz_fail(err, VZ_ERR_NO_DOMAIN, "the domain is not defined here any more");
+}
+
+/* Peer to peer the source meets the destination by itself. */
+static bool invite(vz_migration *m, GError **err)
+{
+    if (!vz_migration_offline(m) || m->peer_to_peer)
+        return true;
+    g_autofree char *invitation = vz_release_generate();
+    return vz_migration_note(m, VZ_NOTE_INVITATION, invitation, err);
+}
+
 static vz_migration *new_job(vz_migrate *service, vz_domain *domain,
                              const vz_source_request *request, char **ret_xml, GError **err)
 {
     uint8_t job[VZ_UUID_BYTES];
     vz_uuid_generate(job);
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
-    if (!vz_snapshot_check_active(snapshot, err) || !vz_snapshot_check_no_job(snapshot, err))
+    bool offline = vz_options_has(request->options, VZ_OPTION_OFFLINE);
+    if (!check_state(snapshot, offline, err))
         return NULL;
+    const vz_def *subject = offline ? snapshot->config : snapshot->live;
     const vz_def *own = snapshot->config ? snapshot->config : snapshot->live;
-    g_autofree char *xml = running_xml(service, request->options, snapshot->live, err);
+    g_autofree char *xml = running_xml(service, request->options, subject, err);
     g_autofree char *kept = NULL;
     if (!xml || (vz_options_has(request->options, VZ_OPTION_PERSIST_DEST) &&
                  !(kept = kept_xml(service, request->options, own, err))))
@@ -150,12 +183,16 @@ static vz_migration *new_job(vz_migrate *service, vz_domain *domain,
         return NULL;
     m->options = vz_options_copy(request->options);
     m->peer_to_peer = request->peer_to_peer;
+    m->stream = vz_stream_choose(m->options);
+    if (snapshot->cache_bytes && !vz_options_has(m->options, VZ_OPTION_COMPRESSION_XBZRLE_CACHE))
+        m->stream.cache_bytes = snapshot->cache_bytes;
     m->release = vz_release_generate();
     m->config_xml = g_steal_pointer(&kept);
     m->was_running = snapshot->state == VZ_STATE_RUNNING;
     m->saga.steps = vz_source_steps;
-    m->saga.facts = facts_of(m->options, snapshot->live);
-    if (vz_migration_attach(m, domain, &vz_source_ops, err) && note_begin(m, err)) {
+    m->saga.facts = facts_of(m->options, subject);
+    if (vz_migration_attach(m, domain, &vz_source_ops, err) && invite(m, err) &&
+        note_begin(m, err)) {
         *ret_xml = g_steal_pointer(&xml);
         return g_steal_pointer(&m);
     }
@@ -189,7 +226,7 @@ bool vz_source_begin(vz_migrate *service, vz_domain *domain, const vz_source_req
     if (!run_phase(m, VZ_PHASE_BEGIN, err))
         return false;
     *ret_xml = g_steal_pointer(&xml);
-    *ret_cookie = begin_cookie(m);
+    *ret_cookie = begin_cookie(m, request->local_address);
     if (!m->peer_to_peer)
         vz_migrate_watch_phase(m, no_perform);
     *ret_migration = g_steal_pointer(&m);

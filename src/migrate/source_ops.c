@@ -55,6 +55,16 @@ static bool op_set_max_speed(vz_domain *domain, void *job, uint64_t bytes_s, GEr
     return set_limits(domain, m, &limits, err);
 }
 
+static bool op_set_cache(vz_domain *domain, void *job, uint64_t bytes, GError **err)
+{
+    vz_migration *m = job;
+    vz_qemu *qemu = vz_driver_qemu_of(domain);
+    if (m->downtime_limit_ms != 0 && qemu && !vz_memory_set_cache(vz_qemu_qmp(qemu), bytes, err))
+        return false;
+    m->stream.cache_bytes = bytes; /* where the stream has not started yet */
+    return true;
+}
+
 static bool op_suspend(vz_domain *domain, void *job, bool *ret_handled, GError **err)
 {
     (void)domain;
@@ -85,6 +95,9 @@ static bool op_resume(vz_domain *domain, void *job, bool *ret_handled, GError **
 static bool op_destroy(vz_domain *domain, void *job, GError **err)
 {
     vz_migration *m = job;
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
+    if (vz_migration_offline(m) && !vz_snapshot_check_active(snapshot, err))
+        return false;
     if (vz_journal_state(m->journal) == VZ_RECORD_RELEASED)
         return vz_fail(
             err, VZ_ERR_OPERATION_INVALID,
@@ -95,6 +108,14 @@ static bool op_destroy(vz_domain *domain, void *job, GError **err)
         return op_abort(domain, job, err);
     vz_source_give_up(m, "the domain was destroyed");
     return true;
+}
+
+/* It stays paused where it then is, as its user would find it without a migration. */
+static void note_io_error(vz_migration *m, const struct json_t *data)
+{
+    const char *action = json_string_value(json_object_get(data, "action"));
+    m->io_error = m->io_error || (action && strcmp(action, "stop") == 0);
+    m->memory_event = true;
 }
 
 static bool op_event(vz_domain *domain, void *job, const char *name, const struct json_t *data,
@@ -110,7 +131,9 @@ static bool op_event(vz_domain *domain, void *job, const char *name, const struc
         vz_table_emit_iteration(domain, (int)json_integer_value(json_object_get(data, "pass")));
         return true;
     }
-    if (strcmp(name, "STOP") == 0 && m->busy && !m->user_suspended) {
+    if (strcmp(name, "BLOCK_IO_ERROR") == 0)
+        note_io_error(m, data);
+    if (strcmp(name, "STOP") == 0 && m->busy && !m->user_suspended && !m->io_error) {
         m->memory_event = true;
         if (m->paused_at_us == 0)
             m->paused_at_us = when_us;
@@ -140,6 +163,7 @@ const vz_job_ops vz_source_ops = {
     .abort = op_abort,
     .set_max_downtime = op_set_max_downtime,
     .set_max_speed = op_set_max_speed,
+    .set_cache = op_set_cache,
     .suspend = op_suspend,
     .resume = op_resume,
     .destroy = op_destroy,

@@ -4,16 +4,18 @@
  * saga.c's. Actor thread of the domain. */
 #include "migrate/source.h"
 
-#include "base/fd.h"
 #include "base/log.h"
 #include "domain/table.h"
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
 #include "migrate/memory.h"
 #include "migrate/service.h"
+#include "migrate/stream_sockets.h"
 #include "migrate/trail.h"
 #include "migrate/verdict.h"
+#include "migrate/whereabouts.h"
 #include "storage/identify.h"
+#include "storage/lease.h"
 
 #include <string.h>
 
@@ -46,11 +48,19 @@ static bool check_guest(vz_migration *m, GError **err)
     return true;
 }
 
+/* What moves is the right to start it, too, so this host must have it; nobody was fenced for a
+ * move. */
+static bool check_stopped(vz_migration *m, GError **err)
+{
+    bool given = false;
+    return vz_whereabouts_check_start(m->domain, true, &given, m->service, err);
+}
+
 static bool offer_disks(vz_migration *m, GError **err)
 {
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
-    if (!vz_identify_offer(snapshot->live, vz_migrate_settings(m->service)->host_name,
-                           &m->disks_offered, err))
+    if (!vz_identify_offer(vz_migration_subject(m, snapshot),
+                           vz_migrate_settings(m->service)->host_name, &m->disks_offered, err))
         return false;
     char *text = json_dumps(m->disks_offered, JSON_COMPACT);
     bool noted = vz_migration_note(m, "disks-offered", text, err);
@@ -68,7 +78,8 @@ static void withdraw_disks(vz_migration *m)
 
 static bool meet_destination(vz_migration *m, GError **err)
 {
-    return vz_migration_note_peer(m, err) && vz_migration_note_process(m, err) &&
+    return vz_migration_note_peer(m, err) &&
+           (vz_migration_offline(m) || vz_migration_note_process(m, err)) &&
            vz_journal_sync(m->journal, err);
 }
 
@@ -82,7 +93,7 @@ static bool prove_disks(vz_migration *m, GError **err)
 static bool open_channel(vz_migration *m, GError **err)
 {
     vz_migration_publish(m, "connect");
-    return vz_migration_start_carrier(m, err);
+    return vz_migration_start_carrier(m, NULL, err);
 }
 
 static void close_channel(vz_migration *m)
@@ -153,6 +164,12 @@ static bool look(vz_migration *m, vz_memory_status *ret_status, const char *phas
     if (!qemu || !vz_memory_query(vz_qemu_qmp(qemu), ret_status, &m->stats, &reason, err))
         return false;
     vz_migration_publish(m, phase);
+    if (m->io_error && vz_options_has(m->options, VZ_OPTION_ABORT_ON_ERROR) &&
+        vz_journal_state(m->journal) != VZ_RECORD_RELEASED)
+        return vz_fail(err, VZ_ERR_OPERATION_FAILED,
+                       "job 'migration out' failed due to I/O error: a disk of domain '%s' failed, "
+                       "so it is paused here ('virsh domstate --reason')",
+                       vz_domain_name(m->domain));
     if (*ret_status != VZ_MEMORY_FAILED && *ret_status != VZ_MEMORY_CANCELLED)
         return true;
     vz_channel_info info;
@@ -176,21 +193,47 @@ static void climb_downtime_ladder(vz_migration *m)
         vz_warn(m->id, "the downtime limit stays: %s", err->message);
 }
 
+/* Gives each connection that QEMU has made a channel of its own. */
+static bool open_channels(vz_migration *m, GError **err)
+{
+    int fd;
+    while ((fd = vz_stream_take(m->sockets)) >= 0) {
+        vz_qemu *qemu = vz_migration_qemu(m, err);
+        vz_carrier_connect_request request = {.host = m->peer_host,
+                                              .port = m->peer_port,
+                                              .purpose = VZ_PURPOSE_MEMORY,
+                                              .index = (uint16_t)m->n_channels,
+                                              .take_local_fd = fd,
+                                              .owner_pidfd = qemu ? vz_qemu_pidfd(qemu) : -1,
+                                              .deadline_us = vz_now_us() + CONNECT_DEADLINE_US};
+        if (!vz_carrier_connect(m->carrier, &request, err))
+            return false;
+        m->n_channels++;
+    }
+    return true;
+}
+
+/* Until QEMU has the connections that it begins with; it waits for them, too. */
+static bool await_channels(vz_migration *m, GError **err)
+{
+    int64_t deadline_us = vz_now_us() + CONNECT_DEADLINE_US;
+    while (m->n_channels < 1 + m->stream.channels) {
+        vz_memory_status status;
+        if (!look(m, &status, "connect", err) || !open_channels(m, err))
+            return false;
+        if (vz_now_us() >= deadline_us)
+            return vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "QEMU does not open its channels");
+        if (m->n_channels < 1 + m->stream.channels &&
+            vz_wait(vz_domain_inbox(m->domain), vz_migration_stirred, m, vz_now_us() + POLL_US) ==
+                VZ_WAIT_CANCELLED)
+            return vz_migration_fail_aborted(m, err);
+    }
+    return true;
+}
+
 static bool start_stream(vz_migration *m, GError **err)
 {
-    vz_autofd carriers_end = -1;
-    vz_autofd qemus_end = -1;
     vz_qemu *qemu = vz_migration_qemu(m, err);
-    if (!qemu || !vz_carrier_local_pair(&carriers_end, &qemus_end, err))
-        return false;
-    vz_carrier_connect_request request = {.host = m->peer_host,
-                                          .port = m->peer_port,
-                                          .purpose = VZ_PURPOSE_MEMORY,
-                                          .take_local_fd = vz_steal_fd(&carriers_end),
-                                          .owner_pidfd = vz_qemu_pidfd(qemu),
-                                          .deadline_us = vz_now_us() + CONNECT_DEADLINE_US};
-    if (!vz_carrier_connect(m->carrier, &request, err))
-        return false;
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
     m->fixed_downtime = snapshot->max_downtime_ms != 0;
     m->downtime_limit_ms =
@@ -198,9 +241,11 @@ static bool start_stream(vz_migration *m, GError **err)
     m->bandwidth_bytes_s =
         vz_options_number(m->options, VZ_OPTION_BANDWIDTH, snapshot->max_speed_bytes_s);
     vz_memory_limits limits = {m->bandwidth_bytes_s, m->downtime_limit_ms};
-    /* The inbox was served while the carrier connected. */
-    qemu = vz_migration_qemu(m, err);
-    return qemu && vz_memory_send(vz_qemu_qmp(qemu), qemus_end, &limits, err);
+    return qemu &&
+           (m->sockets = vz_stream_listen(qemu, vz_domain_inbox(m->domain), &m->memory_event,
+                                          err)) != NULL &&
+           vz_memory_send(qemu, vz_stream_path(m->sockets), &m->stream, &limits, err) &&
+           await_channels(m, err);
 }
 
 static bool probe_again(vz_migration *m, int64_t *next_probe_us, GError **err)
@@ -280,6 +325,8 @@ static bool release_guest(vz_migration *m, GError **err)
         return vz_migration_fail_aborted(m, err);
     if (!vz_journal_advance(m->journal, VZ_RECORD_RELEASED, err))
         return false;
+    if (vz_migration_offline(m)) /* nothing else goes but the proof */
+        return true;
     vz_qemu *qemu = vz_migration_qemu(m, err);
     if (!qemu || !vz_memory_release(vz_qemu_qmp(qemu), err))
         return false;
@@ -324,15 +371,17 @@ static bool hand_over(vz_migration *m, GError **err)
 {
     m->verdict = ask_destination(m);
     m->verdict_known = true;
+    bool offline = vz_migration_offline(m);
     if (m->verdict == VZ_OUTCOME_MOVED)
         return true;
-    return m->verdict == VZ_OUTCOME_NOT_MOVED
-               ? vz_fail(err, VZ_ERR_OPERATION_FAILED,
-                         "the destination did not start the guest; it goes on here")
-               : vz_fail(err, VZ_ERR_OPERATION_FAILED,
-                         "it cannot be told whether the guest runs on %s; it stays paused here and "
-                         "%s is asked again",
-                         m->peer_name, m->peer_name);
+    if (m->verdict == VZ_OUTCOME_NOT_MOVED)
+        return vz_fail(err, VZ_ERR_OPERATION_FAILED, "the destination did not %s; it %s here",
+                       offline ? "take the domain over" : "start the guest",
+                       offline ? "is still" : "goes on");
+    return vz_fail(err, VZ_ERR_OPERATION_FAILED,
+                   "it cannot be told whether the guest %s on %s; it %s here and %s is asked again",
+                   offline ? "is defined" : "runs", m->peer_name,
+                   offline ? "is not started" : "stays paused", m->peer_name);
 }
 
 /* Before the guest's end here, so that there is no moment in which a start would not ask. */
@@ -353,6 +402,9 @@ static bool end_source(vz_migration *m, GError **err)
         m->stats.type = VZ_JOB_COMPLETED;
         vz_table_emit_job_completed(m->domain, &m->stats);
     }
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
+    if (vz_migration_offline(m) && snapshot->config) /* left by a host that died under the guest */
+        vz_lease_release(m->domain, snapshot->config);
     return vz_life_end(m->domain, VZ_SHUTOFF_MIGRATED, VZ_STOPPED_MIGRATED, err);
 }
 
@@ -364,20 +416,21 @@ static bool undefine_source(vz_migration *m, GError **err)
 
 const vz_step vz_source_steps[] = {
     /* clang-format off */
-    /* name               phase             kind              when                     unless run               undo            ask */
-    { "check-guest",      VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, 0,                       0, check_guest,      NULL,           NULL },
-    { "offer-disks",      VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, VZ_FACT_DISKS,           0, offer_disks,      withdraw_disks, NULL },
-    { "meet-destination", VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0, meet_destination, NULL,           NULL },
-    { "prove-disks",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,           0, prove_disks,      NULL,           NULL },
-    { "open-channel",     VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0, open_channel,     close_channel,  NULL },
-    { "prove-ask",        VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0, prove_ask,        NULL,           NULL },
-    { "pause-guest",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, VZ_FACT_COMA,            0, pause_guest,      vz_source_resume_guest, NULL },
-    { "copy-memory",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0, copy_memory,      stop_memory,    NULL },
-    { "release",          VZ_PHASE_PERFORM, VZ_STEP_RELEASE,  0,                       0, release_guest,    NULL,           ask_destination },
-    { "hand-over",        VZ_PHASE_CONFIRM, VZ_STEP_PIVOT,    0,                       0, hand_over,        NULL,           ask_destination },
-    { "mark-moved",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0, mark_moved,       NULL,           NULL },
-    { "end-source",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0, end_source,       NULL,           NULL },
-    { "undefine",         VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_UNDEFINE_SOURCE, 0, undefine_source,  NULL,           NULL },
-    { NULL,               VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0, NULL,             NULL,           NULL },
+    /* name               phase             kind              when                     unless           run               undo            ask */
+    { "check-guest",      VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, 0,                       VZ_FACT_OFFLINE, check_guest,      NULL,           NULL },
+    { "check-stopped",    VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, VZ_FACT_OFFLINE,         0,               check_stopped,    NULL,           NULL },
+    { "offer-disks",      VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, VZ_FACT_DISKS,           0,               offer_disks,      withdraw_disks, NULL },
+    { "meet-destination", VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0,               meet_destination, NULL,           NULL },
+    { "prove-disks",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,           0,               prove_disks,      NULL,           NULL },
+    { "open-channel",     VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       VZ_FACT_OFFLINE, open_channel,     close_channel,  NULL },
+    { "prove-ask",        VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0,               prove_ask,        NULL,           NULL },
+    { "pause-guest",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, VZ_FACT_COMA,            0,               pause_guest,      vz_source_resume_guest, NULL },
+    { "copy-memory",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       VZ_FACT_OFFLINE, copy_memory,      stop_memory,    NULL },
+    { "release",          VZ_PHASE_PERFORM, VZ_STEP_RELEASE,  0,                       0,               release_guest,    NULL,           ask_destination },
+    { "hand-over",        VZ_PHASE_CONFIRM, VZ_STEP_PIVOT,    0,                       0,               hand_over,        NULL,           ask_destination },
+    { "mark-moved",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0,               mark_moved,       NULL,           NULL },
+    { "end-source",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0,               end_source,       NULL,           NULL },
+    { "undefine",         VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_UNDEFINE_SOURCE, 0,               undefine_source,  NULL,           NULL },
+    { NULL,               VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0,               NULL,             NULL,           NULL },
     /* clang-format on */
 };

@@ -21,6 +21,7 @@ MODES = {"managed": (), "p2p": ("--p2p",)}
 # How the guest moves: virsh's options, and the facts by which steps then run (migration.h).
 OPTIONS = ("--persistent", "--undefinesource")
 FACTS = {"disks", "persist-dest", "undefine-source"}
+OFFLINE_FACTS = FACTS | {"offline"}  # not in the matrix: test_offline.py
 LIVES = {"live": (("--live",), set()), "coma": ((), {"coma"})}
 
 Step = collections.namedtuple("Step", "side name phase kind needs forbidden")
@@ -49,10 +50,13 @@ def step_of(case):
     return STEPS[NAMES.index(case.step)]
 
 
-def runs(step, live):
-    """Whether a step is part of such a move."""
-    facts = FACTS | LIVES[live][1]
+def has(step, facts):
+    """Whether a step is part of a move with these facts."""
     return (not step.needs or step.needs & facts) and not step.forbidden & facts
+
+
+def runs(step, live):
+    return has(step, FACTS | LIVES[live][1])
 
 
 def name(case):
@@ -83,8 +87,9 @@ def every_case():
 
 
 def unreached():
-    """Steps that no move of the matrix has."""
-    return [step.name for step in STEPS if not any(runs(step, live) for live in LIVES)]
+    """Steps that no move of the matrix has, nor one of test_offline.py."""
+    return [step.name for step in STEPS
+            if not has(step, OFFLINE_FACTS) and not any(runs(step, live) for live in LIVES)]
 
 
 def first_of(kind):
@@ -123,8 +128,9 @@ def sample(seed):
     """Each step and each quick fault at least once, one slow fault, and what is crucial."""
     chance = random.Random(seed)
     cases, _ = every_case()
+    names = [step.name for step in STEPS if any(runs(step, live) for live in LIVES)]
     chosen = [case for case in crucial() if case in cases]
-    steps = [one for one in NAMES if one not in {case.step for case in chosen}]
+    steps = [one for one in names if one not in {case.step for case in chosen}]
     quick = [one for one in faults.FAULTS if not faults.FAULTS[one].slow]
     slow = [one for one in faults.FAULTS if faults.FAULTS[one].slow]
     kinds = [one for one in quick if one not in {case.fault for case in chosen}]
@@ -133,7 +139,7 @@ def sample(seed):
     chance.shuffle(kinds)
     while steps or kinds:
         fault = kinds.pop() if kinds else chance.choice(quick)
-        step = steps.pop() if steps else chance.choice(NAMES)
+        step = steps.pop() if steps else chance.choice(names)
         if faults.FAULTS[fault].victim and STEPS[NAMES.index(step)].phase != "finish":
             steps.insert(0, step)
             step = first_of("release").name

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -219,6 +220,35 @@ static void test_abort(fixture *f, G_GNUC_UNUSED const void *data)
     close(a);
     close(b);
     close(unused);
+}
+
+/* The local end comes when the channel has opened; what was sent by then is not lost. */
+static void test_local_end_comes_late(fixture *f, G_GNUC_UNUSED const void *data)
+{
+    g_autoptr(GError) err = NULL;
+    char text[8] = "";
+    g_autofree char *directory = g_dir_make_tmp("vz-late-XXXXXX", NULL);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    g_snprintf(address.sun_path, sizeof(address.sun_path), "%s/s", directory);
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    int late = socket(AF_UNIX, SOCK_STREAM, 0);
+    g_assert_cmpint(bind(listener, (struct sockaddr *)&address, sizeof(address)), ==, 0);
+    g_assert_cmpint(listen(listener, 1), ==, 0);
+    g_assert_true(vz_carrier_expect(f->pair->target, VZ_PURPOSE_MEMORY, 0, dup(late), -1, &err));
+    int a = -1;
+    channel_pair_connect(f->pair, f->pair->source, VZ_PURPOSE_MEMORY, 0, &a, &err);
+    g_assert_no_error(err);
+    g_assert_cmpint(write(a, "early", 5), ==, 5);
+    g_assert_cmpint(connect(late, (struct sockaddr *)&address, sizeof(address)), ==, 0);
+    close(late);
+    int b = accept(listener, NULL, NULL);
+    g_assert_cmpint(recv(b, text, 5, MSG_WAITALL), ==, 5);
+    g_assert_cmpstr(text, ==, "early");
+    close(a);
+    close(b);
+    close(listener);
+    unlink(address.sun_path);
+    rmdir(directory);
 }
 
 /* A process that dies closes its end like one that is through; its pidfd tells them apart. */
@@ -496,6 +526,7 @@ int main(int argc, char **argv)
     ADD("carrier-killed", test_carrier_killed);
     ADD("sender-killed-tcp", test_sender_killed_tcp);
     ADD("abort", test_abort);
+    ADD("local-end-comes-late", test_local_end_comes_late);
     ADD("owner-died", test_owner_died);
     ADD("adopt", test_adopt);
     ADD("orphan-exits", test_orphan_exits);

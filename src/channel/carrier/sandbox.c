@@ -48,6 +48,7 @@ static const int allowed_calls[] = {
     SCMP_SYS(poll),
     SCMP_SYS(ppoll),
     SCMP_SYS(getsockopt),
+    SCMP_SYS(getpeername),
     SCMP_SYS(setsockopt),
     SCMP_SYS(fcntl),
     SCMP_SYS(fstat),

@@ -9,11 +9,13 @@
 #include "base/log.h"
 #include "base/units.h"
 
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 
 /* Deep enough for GnuTLS's handshake with room to spare; hundreds of threads stay cheap. */
-#define STACK_BYTES ((size_t)512 * 1024)
+#define STACK_BYTES   ((size_t)512 * 1024)
+#define LOCAL_POLL_MS 1
 
 typedef struct {
     vz_serve *serve;
@@ -81,8 +83,30 @@ static bool start_thread(void *(*run)(void *), work *w)
     return started;
 }
 
+/* The daemon may connect the local end only now that the channel is open. An abort shuts the TCP
+ * socket down, which ends the poll. */
+static bool await_local(const work *w, GError **err)
+{
+    int local_fd = vz_channel_local_fd(w->channel);
+    int64_t deadline_us = vz_now_us() + w->timeout_ms * VZ_USEC_PER_MSEC;
+    struct pollfd tcp = {.fd = w->tcp_fd};
+    struct sockaddr_storage peer;
+    socklen_t bytes = sizeof(peer);
+    while (getpeername(local_fd, (struct sockaddr *)&peer, &bytes) < 0) {
+        if (poll(&tcp, 1, LOCAL_POLL_MS) > 0)
+            return vz_fail(err, VZ_ERR_OPERATION_FAILED,
+                           "the connection ended before the guest's end was there");
+        if (vz_now_us() >= deadline_us)
+            return vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "the guest's end did not come");
+        bytes = sizeof(peer);
+    }
+    return true;
+}
+
 static bool pump_channel(const work *w, vz_tls *tls, GError **err)
 {
+    if (!await_local(w, err))
+        return false;
     vz_pump_request request = {
         .tls = tls,
         .tcp_fd = w->tcp_fd,

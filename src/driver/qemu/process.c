@@ -42,16 +42,23 @@ static char *rundir_of(const vz_qemu_host *host, const vz_def *def)
     return g_build_filename(host->run_dir, uuid, NULL);
 }
 
-/* It holds files only: sockets, and copies of boot files. */
-static void remove_rundir(const char *rundir)
+static void remove_files(const char *path)
 {
-    DIR *directory = opendir(rundir);
+    DIR *directory = opendir(path);
     if (!directory)
         return;
     for (const struct dirent *e; (e = readdir(directory));)
         unlinkat(dirfd(directory), e->d_name, 0);
     closedir(directory);
-    rmdir(rundir);
+    rmdir(path);
+}
+
+/* It holds sockets, copies of boot files, and the place of a migration's sockets. */
+static void remove_rundir(const char *rundir)
+{
+    g_autofree char *migration = g_build_filename(rundir, VZ_QEMU_MIGRATION_DIRECTORY, NULL);
+    remove_files(migration);
+    remove_files(rundir);
 }
 
 /* QEMU's user passes through, but lists and creates nothing. */

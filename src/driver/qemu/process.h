@@ -99,6 +99,8 @@ bool vz_qemu_alive(const vz_qemu *qemu);
 /* RUN_DIR/UUID, 0711 of root: the place for sockets that QEMU is told to connect to (give those to
  * its uid); it cannot make or replace any there itself. */
 const char *vz_qemu_rundir(const vz_qemu *qemu);
+/* In it, where a migration keeps its sockets: QEMU's own, removed with the run directory. */
+#define VZ_QEMU_MIGRATION_DIRECTORY "migration"
 /* QEMU's uid and gid. */
 void vz_qemu_identity(const vz_qemu *qemu, uid_t *ret_uid, gid_t *ret_gid);
 const vz_qemu_caps *vz_qemu_get_caps(const vz_qemu *qemu);

@@ -1,0 +1,61 @@
+/* stream.h - how a guest's memory travels: what the QEMUs of both sides have to agree on.
+ *
+ * The source decides, from what the caller asked for; the destination is told in Begin's cookie,
+ * and sets its QEMU up alike. What only the source's QEMU needs to know is not sent.
+ *
+ * Plain data, pure functions; any thread. */
+#pragma once
+
+#include "domain/job.h"
+#include "migrate/options.h"
+
+#include <jansson.h>
+
+/* As QEMU and libvirt, where PARALLEL names no number. */
+#define VZ_STREAM_CHANNELS_DEFAULT 2
+#define VZ_STREAM_CHANNELS_MAX     255
+/* QEMU's own values, to which a QEMU goes back that was tuned for a move that failed. */
+#define VZ_STREAM_LEVEL_DEFAULT              1
+#define VZ_STREAM_LEVEL_MAX                  20
+#define VZ_STREAM_THROTTLE_INITIAL_DEFAULT   20
+#define VZ_STREAM_THROTTLE_INCREMENT_DEFAULT 10
+
+typedef enum {
+    VZ_COMPRESS_NONE,
+    VZ_COMPRESS_XBZRLE, /* without multifd only */
+    VZ_COMPRESS_ZLIB,   /* with multifd only */
+    VZ_COMPRESS_ZSTD,   /* with multifd only */
+    VZ_COMPRESS_COUNT
+} vz_compress;
+
+typedef struct {
+    unsigned channels; /* of multifd, beside the main one; 0: without multifd */
+    vz_compress compress;
+    unsigned level;       /* of zlib, zstd */
+    uint64_t cache_bytes; /* of xbzrle */
+    bool postcopy;
+    /* the source's own */
+    bool auto_converge;
+    unsigned throttle_initial_percent;
+    unsigned throttle_increment_percent;
+    uint64_t switchover_bytes_s; /* to reckon with at the end; 0: what was measured */
+    uint64_t postcopy_bytes_s;   /* after the switch to post-copy; 0: no limit */
+} vz_stream;
+
+/* One connection, nothing compressed, nothing tuned. */
+extern const vz_stream vz_stream_plain;
+
+/* What the options ask for; where they leave a choice, the daemon's own. */
+vz_stream vz_stream_choose(const vz_options *options);
+
+/* How many connections there will be: the main one, those of multifd, and that for the pages that a
+ * guest waits for in post-copy. */
+unsigned vz_stream_channels(const vz_stream *stream);
+
+/* "none", "xbzrle"...: QEMU's and libvirt's words. Static. */
+const char *vz_compress_name(vz_compress compress);
+
+/* For Begin's cookie; caller decrefs. */
+json_t *vz_stream_to_json(const vz_stream *stream);
+/* A peer's; NULL (of an earlier version) is the plain one. INVALID_ARG: no such stream exists. */
+bool vz_stream_from_json(const json_t *object, vz_stream *ret_stream, GError **err);
