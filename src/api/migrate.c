@@ -194,6 +194,8 @@ static bool prepare(vz_call *call, vz_options *take_options, const vz_wire_bytes
               read_cookie(cookie_in, "begin", &a->cookie, &has_cookie, err) &&
               (has_cookie ||
                vz_fail(err, VZ_ERR_INVALID_ARG, "the source sent no cookie; is it a virtvzd?")) &&
+              /* Before the name is: it is taken here by the guest itself. */
+              vz_destination_check_host(vz_this_host.migrate, &a->cookie, err) &&
               (a->def = arriving_def(a->options, err)) != NULL &&
               (domain = vz_table_reserve(vz_this_host.table, a->def->uuid, a->def->name,
                                          VZ_RESERVE_START, err)) != NULL;
