@@ -3,6 +3,7 @@
 
 #include "base/units.h"
 #include "domain/table.h"
+#include "migrate/destination.h"
 #include "migrate/service.h"
 #include "net/link.h"
 #include "storage/identify.h"
@@ -18,15 +19,9 @@
 
 static void check_same_host(const vz_precheck_subject *s, const char *name, GPtrArray *findings)
 {
-    const vz_migrate_config *settings = vz_migrate_settings(s->service);
-    if (memcmp(s->cookie->host_uuid, settings->host_uuid, VZ_UUID_BYTES) != 0)
-        return;
-    g_autofree char *text =
-        g_strdup_printf("attempt to migrate guest to the same host: both call themselves '%s' and "
-                        "have the same host UUID",
-                        settings->host_name);
-    vz_findings_refuse(findings, name, VZ_ERR_INTERNAL_ERROR, text,
-                       "/etc/virtvz/host-uuid sets another");
+    g_autoptr(GError) err = NULL;
+    if (!vz_destination_check_host(s->service, s->cookie, &err))
+        vz_findings_refuse_error(findings, name, err, "/etc/virtvz/host-uuid sets another");
 }
 
 /* Without it the checks that look at it are silent. */

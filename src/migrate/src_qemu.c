@@ -4,7 +4,9 @@
  * saga.c's. Actor thread of the domain. */
 #include "migrate/source.h"
 
+#include "base/fd.h"
 #include "base/log.h"
+#include "channel/dial.h"
 #include "domain/table.h"
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
@@ -120,13 +122,28 @@ static bool go_by_own_port(vz_migration *m, GError **err)
     return true;
 }
 
+/* Before the destination has to keep its record for us: where nobody can connect, nobody asked. */
+static bool knock(const vz_migration *m, uint16_t port, GError **err)
+{
+    const vz_dial_request request = {.host = m->peer_host,
+                                     .port = port,
+                                     .inbox = vz_domain_inbox(m->domain),
+                                     .deadline_us = vz_now_us() + VZ_QUESTION_DEADLINE_US};
+    vz_autofd fd = vz_dial(&request, err);
+    if (fd < 0)
+        g_prefix_error(err, "the destination's data port cannot be reached: ");
+    return fd >= 0;
+}
+
 static bool prove_ask(vz_migration *m, GError **err)
 {
     bool guess = m->asked_port >= LIBVIRT_PORT_FIRST && m->asked_port <= LIBVIRT_PORT_LAST;
-    /* From now on the destination keeps its record until it is told to forget it. */
-    if (!vz_migration_note(m, VZ_NOTE_PROBED, "yes", err))
-        return false;
-    if (m->asked_port && !guess ? go_by_asked_port(m, err) : go_by_own_port(m, err))
+    bool by_asked = m->asked_port && !guess;
+    /* A guessed port may be another's, so there nobody knocks. Once it is noted, the destination
+     * keeps its record until it is told to forget it. */
+    if ((guess || knock(m, by_asked ? m->asked_port : m->peer_port, err)) &&
+        vz_migration_note(m, VZ_NOTE_PROBED, "yes", err) &&
+        (by_asked ? go_by_asked_port(m, err) : go_by_own_port(m, err)))
         return true;
     vz_precheck_help(err, VZ_REMEDY_PORT);
     return false;
