@@ -41,6 +41,7 @@ typedef struct {
     vz_job_stats completed;     /* of the last job that ended; type NONE without one */
     uint64_t max_speed_bytes_s; /* of the next migration; 0: the default */
     uint64_t max_downtime_ms;   /* of the next migration; 0: the default */
+    uint64_t max_postcopy_bytes_s; /* of the next migration; 0: no limit */
 } vz_snapshot;
 
 vz_snapshot *vz_snapshot_ref(vz_snapshot *snapshot);
@@ -120,6 +121,7 @@ void vz_domain_set_reboot(vz_domain *domain, bool reboot);
 void vz_domain_set_starting(vz_domain *domain, bool starting);
 void vz_domain_set_migration_limits(vz_domain *domain, uint64_t max_speed_bytes_s,
                                     uint64_t max_downtime_ms);
+void vz_domain_set_postcopy_limit(vz_domain *domain, uint64_t max_postcopy_bytes_s);
 
 /* Adds a line that `virsh dominfo` shows (bounded, oldest dropped; a repeated line is not
  * added); clears them all. */

@@ -46,8 +46,9 @@ void vz_destination_condemn(vz_migration *migration);
 
 /* The source's copy is dead: of an arrival that is whole the guest runs here. Actor. */
 bool vz_destination_finish_alone(vz_migration *migration, GError **err);
-/* The same, soon; one that is not whole is given up. false: nothing of it is here. Any thread. */
-bool vz_destination_go_on_alone(vz_migration *migration);
+/* The same, soon, or, switched, the source's copy is let go by post-copy and serves what is missing.
+ * One that is not whole is given up. false: nothing of it is here. Any thread. */
+bool vz_destination_go_on_alone(vz_migration *migration, bool switched);
 /* The source's copy is dead, but may have run on after this one was made: one that is whole is
  * kept, soon, until an operator decides. Else like the above. */
 bool vz_destination_keep(vz_migration *migration);

@@ -1,6 +1,7 @@
 /* question.c - see question.h. */
 #include "migrate/question.h"
 
+#include "migrate/postcopy.h"
 #include "migrate/service.h"
 #include "migrate/verdict.h"
 #include "migrate/whereabouts.h"
@@ -102,7 +103,7 @@ static const struct {
 } ops[] = {
     {"probe", vz_verdict_reply_probe},     {"verdict", vz_verdict_reply_verdict},
     {"forget", vz_verdict_reply_forget},   {"condemn", vz_verdict_reply_condemn},
-    {"where", vz_whereabouts_reply_where},
+    {"where", vz_whereabouts_reply_where}, {"recover", vz_postcopy_reply_recover},
 };
 
 static json_t *reply_to(const vz_asked *asked, GError **err)

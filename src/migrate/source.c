@@ -30,6 +30,8 @@ static uint64_t facts_of(const vz_options *options, const vz_def *def)
         facts |= VZ_FACT_PERSIST_DEST;
     if (vz_options_has(options, VZ_OPTION_UNDEFINE_SOURCE))
         facts |= VZ_FACT_UNDEFINE_SOURCE;
+    if (vz_options_has(options, VZ_OPTION_POSTCOPY))
+        facts |= VZ_FACT_POSTCOPY;
     for (size_t i = 0; i < def->n_disks; i++)
         if (def->disks[i].path)
             facts |= VZ_FACT_DISKS;
@@ -209,7 +211,7 @@ bool vz_source_perform(vz_migration *m, const vz_source_destination *destination
     if (!run_phase(m, VZ_PHASE_PERFORM, err))
         return false;
     *ret_cookie = perform_cookie(m);
-    if (m->abort_reason) /* its client went after the release: no Confirm will come */
+    if (m->abort_reason && m->domain) /* its client went after the release: no Confirm will come */
         vz_source_settle_later(m);
     else if (!m->peer_to_peer)
         vz_migrate_watch_phase(m, no_confirm);
