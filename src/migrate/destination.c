@@ -141,6 +141,17 @@ bool vz_destination_prepare(vz_migrate *service, vz_domain *domain,
     return true;
 }
 
+char *vz_destination_prepare_again(vz_migrate *service, const uint8_t job[VZ_UUID_BYTES],
+                                   GError **err)
+{
+    g_autoptr(vz_migration) m = vz_migrate_find(service, VZ_SIDE_DESTINATION, job);
+    if (m && vz_journal_state(m->journal) >= VZ_RECORD_PREPARED &&
+        vz_journal_state(m->journal) <= VZ_RECORD_STARTED)
+        return prepare_cookie(m);
+    vz_fail(err, VZ_ERR_OPERATION_INVALID, "no guest arrives here by that job");
+    return NULL;
+}
+
 /* --- Finish --- */
 
 vz_def *vz_destination_config(const vz_migration *m, GError **err)

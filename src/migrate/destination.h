@@ -24,6 +24,11 @@ bool vz_destination_prepare(vz_migrate *service, vz_domain *domain,
                             const vz_destination_request *request, vz_migration **ret_migration,
                             char **ret_cookie, GError **err);
 
+/* Prepare of POSTCOPY_RESUME, on any thread: the job goes on; its source asks for what it needs. NULL
+ * with OPERATION_INVALID: there is none. Caller frees. */
+char *vz_destination_prepare_again(vz_migrate *service, const uint8_t job[VZ_UUID_BYTES],
+                                   GError **err);
+
 /* Cancelled, or not: with everything arrived and the source's proof of the release, the guest is
  * committed and started here; true. Otherwise all is undone; MIGRATE_FINISH_OK (93) where that is
  * what was asked. A guest that has come whole is not thrown away by a client's word: the source

@@ -2,6 +2,7 @@
 #include "migrate/source_settle.h"
 
 #include "base/log.h"
+#include "migrate/postcopy.h"
 #include "migrate/service.h"
 #include "migrate/stats.h"
 #include "migrate/uri.h"
@@ -248,4 +249,33 @@ bool vz_source_confirm(vz_migration *m, const vz_cookie *cookie, bool cancelled,
         return true;
     }
     return moved;
+}
+
+/* --- POSTCOPY_RESUME --- */
+
+bool vz_source_begin_again(vz_domain *domain, char **ret_cookie, char **ret_xml, GError **err)
+{
+    g_autoptr(vz_migration) m = vz_source_find_postcopy(domain, err);
+    if (!m)
+        return false;
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
+    *ret_xml = vz_def_format(snapshot->live, VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE |
+                                                 VZ_DEF_FORMAT_SECURE);
+    *ret_cookie = begin_cookie(m);
+    return true;
+}
+
+bool vz_source_perform_again(vz_domain *domain, char **ret_cookie, GError **err)
+{
+    g_autoptr(vz_migration) m = vz_source_find_postcopy(domain, err);
+    if (!m || !vz_source_resume_postcopy(m, err))
+        return false;
+    *ret_cookie = perform_cookie(m);
+    return true;
+}
+
+bool vz_source_migrate_again(vz_domain *domain, GError **err)
+{
+    g_autoptr(vz_migration) m = vz_source_find_postcopy(domain, err);
+    return m && vz_source_resume_postcopy(m, err) && vz_source_confirm(m, NULL, false, err);
 }

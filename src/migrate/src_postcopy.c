@@ -197,7 +197,7 @@ static bool mend(vz_migration *m, watch *w, bool *ret_over, GError **err)
     if (connects)
         return true;
     vz_warn(m->id, "post-copy cannot go on yet: %s", why->message);
-    return vz_now_us() - w->broken_us < BROKEN_PATIENCE_US ||
+    return (m->retries == 0 && vz_now_us() - w->broken_us < BROKEN_PATIENCE_US) ||
            vz_fail(err, VZ_ERR_OPERATION_FAILED,
                    "job 'migration out' failed in post-copy phase; the guest runs on %s, but waits "
                    "for memory that is here still, and connecting is tried again: %s",

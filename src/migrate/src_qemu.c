@@ -354,7 +354,8 @@ static bool end_source(vz_migration *m, GError **err)
         m->stats.type = m->pages_lost ? VZ_JOB_FAILED : VZ_JOB_COMPLETED;
         vz_table_emit_job_completed(m->domain, &m->stats);
     }
-    return vz_life_end(m->domain, VZ_SHUTOFF_MIGRATED, VZ_STOPPED_MIGRATED, err);
+    return m->pages_lost ? vz_life_end(m->domain, VZ_SHUTOFF_CRASHED, VZ_STOPPED_FAILED, err)
+                         : vz_life_end(m->domain, VZ_SHUTOFF_MIGRATED, VZ_STOPPED_MIGRATED, err);
 }
 
 static bool undefine_source(vz_migration *m, GError **err)
