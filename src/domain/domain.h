@@ -36,11 +36,11 @@ typedef struct {
     vz_def *config;   /* NULL for a transient domain */
     char **messages;  /* NULL-terminated; never NULL */
     bool has_job;
-    vz_job job;                 /* valid with has_job */
-    vz_job_stats job_stats;     /* of the running job; type NONE without one */
-    vz_job_stats completed;     /* of the last job that ended; type NONE without one */
-    uint64_t max_speed_bytes_s; /* of the next migration; 0: the default */
-    uint64_t max_downtime_ms;   /* of the next migration; 0: the default */
+    vz_job job;                    /* valid with has_job */
+    vz_job_stats job_stats;        /* of the running job; type NONE without one */
+    vz_job_stats completed;        /* of the last job that ended; type NONE without one */
+    uint64_t max_speed_bytes_s;    /* of the next migration; 0: the default */
+    uint64_t max_downtime_ms;      /* of the next migration; 0: the default */
     uint64_t max_postcopy_bytes_s; /* of the next migration; 0: no limit */
 } vz_snapshot;
 

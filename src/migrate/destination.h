@@ -24,8 +24,8 @@ bool vz_destination_prepare(vz_migrate *service, vz_domain *domain,
                             const vz_destination_request *request, vz_migration **ret_migration,
                             char **ret_cookie, GError **err);
 
-/* Prepare of POSTCOPY_RESUME, on any thread: the job goes on; its source asks for what it needs. NULL
- * with OPERATION_INVALID: there is none. Caller frees. */
+/* Prepare of POSTCOPY_RESUME, on any thread: the job goes on; its source asks for what it needs.
+ * NULL with OPERATION_INVALID: there is none. Caller frees. */
 char *vz_destination_prepare_again(vz_migrate *service, const uint8_t job[VZ_UUID_BYTES],
                                    GError **err);
 
@@ -51,8 +51,8 @@ void vz_destination_condemn(vz_migration *migration);
 
 /* The source's copy is dead: of an arrival that is whole the guest runs here. Actor. */
 bool vz_destination_finish_alone(vz_migration *migration, GError **err);
-/* The same, soon, or, switched, the source's copy is let go by post-copy and serves what is missing.
- * One that is not whole is given up. false: nothing of it is here. Any thread. */
+/* The same, soon, or, switched, the source's copy is let go by post-copy and serves what is
+ * missing. One that is not whole is given up. false: nothing of it is here. Any thread. */
 bool vz_destination_go_on_alone(vz_migration *migration, bool switched);
 /* The source's copy is dead, but may have run on after this one was made: one that is whole is
  * kept, soon, until an operator decides. Else like the above. */

@@ -9,10 +9,11 @@ static bool op_abort(vz_domain *domain, void *job, GError **err)
 {
     vz_migration *m = job;
     if (vz_destination_may_be_switched(m))
-        return vz_fail(err, VZ_ERR_OPERATION_INVALID,
-                       "domain '%s' arrives from %s by post-copy, so this may be its only copy; abort "
-                       "it there, which is refused once it runs here",
-                       vz_domain_name(domain), m->peer_name);
+        return vz_fail(
+            err, VZ_ERR_OPERATION_INVALID,
+            "domain '%s' arrives from %s by post-copy, so this may be its only copy; abort "
+            "it there, which is refused once it runs here",
+            vz_domain_name(domain), m->peer_name);
     if (vz_journal_state(m->journal) >= VZ_RECORD_COMMITTED)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID, "the guest is already starting here");
     if (m->busy)

@@ -113,8 +113,8 @@ void vz_destination_leave(vz_migration *m, const char *reason)
         vz_destination_give_up(m, reason);
         return;
     }
-    const char *what = switched ? "the guest may have been switched to post-copy"
-                                : "all of the guest has come";
+    const char *what =
+        switched ? "the guest may have been switched to post-copy" : "all of the guest has come";
     vz_domain_add_message(m->domain,
                           "migration job %s is in doubt: %s, but %s; it stays paused here until %s "
                           "asks for it",

@@ -1,5 +1,5 @@
-/* dst_postcopy.c - see postcopy.h: the destination's part of post-copy. The guest runs here while its
- * pages come, so that its actor is never kept waiting for them. Actor thread, unless said. */
+/* dst_postcopy.c - see postcopy.h: the destination's part of post-copy. The guest runs here while
+ * its pages come, so that its actor is never kept waiting for them. Actor thread, unless said. */
 #include "migrate/postcopy.h"
 
 #include "base/log.h"
@@ -166,8 +166,7 @@ static bool listen_from(vz_migration *m, unsigned *first, GError **err)
     *first = MAX(*first, vz_postcopy_next_channel(m));
     vz_stream_close(g_steal_pointer(&m->sockets));
     m->sockets = vz_stream_prepare(qemu, err);
-    if (!m->sockets ||
-        !vz_memory_recover(vz_qemu_qmp(qemu), vz_stream_path(m->sockets), err))
+    if (!m->sockets || !vz_memory_recover(vz_qemu_qmp(qemu), vz_stream_path(m->sockets), err))
         return false;
     vz_stream_skip(m->sockets, *first);
     return vz_stream_expect(m->sockets, m->carrier, *first + vz_stream_channels(&m->stream), err);

@@ -166,6 +166,8 @@ static bool load(vz_migration *m, GError **err)
             return false;
         }
         m->switched = vz_destination_has_package(m, status);
+        if (m->switched && !vz_migration_note(m, VZ_NOTE_SWITCHED, "yes", err))
+            return false;
         if (status == VZ_MEMORY_COMPLETED || m->switched)
             return vz_journal_state(m->journal) == VZ_RECORD_LOADED ||
                    vz_journal_advance(m->journal, VZ_RECORD_LOADED, err);

@@ -5,7 +5,7 @@
  * outlives the daemon at once; it outlives the host when it or a later one was synced, as every
  * state is that others are told of (docs/decisions/0040-journal-syncs.md).
  *
- *     virtvz-journal 2 in 7d0f...            version, side, job
+ *     virtvz-journal 3 in 7d0f...            version, side, job
  *     set domain 90d7...                     values, escaped as C strings
  *     begin start-guest                      steps: begin, done, undone
  *     state committed                        what `ask` is answered from (docs/migration.md)
@@ -23,8 +23,9 @@
 #define VZ_JOURNAL_BYTES_MAX ((size_t)6 * 1024 * 1024)
 /* Every version from 1 on is read: a daemon may be replaced in the middle of a job. A new state, a
  * new step, or a value that recovery cannot do without make a new version. 2 added the states
- * taken-back and resolved-*, the steps of marks and leases, and what is noted of processes. */
-#define VZ_JOURNAL_VERSION 2
+ * taken-back and resolved-*, the steps of marks and leases, and what is noted of processes; 3 the
+ * steps and notes of post-copy. */
+#define VZ_JOURNAL_VERSION 3
 
 /* The words of the journal, of `ask` and of the model in docs/model. */
 typedef enum {

@@ -16,7 +16,7 @@ typedef enum {
     VZ_MEMORY_NONE,
     VZ_MEMORY_ACTIVE, /* setup, active, wait-unplug */
     VZ_MEMORY_PRE_SWITCHOVER,
-    VZ_MEMORY_DEVICE, /* the last state is on its way; QEMU may still go either way */
+    VZ_MEMORY_DEVICE,              /* the last state is on its way; QEMU may still go either way */
     VZ_MEMORY_POSTCOPY,            /* the guest is the destination's, its pages follow */
     VZ_MEMORY_POSTCOPY_PAUSED,     /* the connection is broken */
     VZ_MEMORY_POSTCOPY_RECOVERING, /* a new one is being made */

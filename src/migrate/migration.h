@@ -25,8 +25,8 @@ enum {
     VZ_FACT_COMA = 1u << 0, /* without LIVE: paused while it is copied */
     VZ_FACT_PERSIST_DEST = 1u << 1,
     VZ_FACT_UNDEFINE_SOURCE = 1u << 2,
-    VZ_FACT_DISKS = 1u << 3,  /* there are images whose sharing is to be proved */
-    VZ_FACT_PAUSED = 1u << 4, /* to be left paused at the destination */
+    VZ_FACT_DISKS = 1u << 3,    /* there are images whose sharing is to be proved */
+    VZ_FACT_PAUSED = 1u << 4,   /* to be left paused at the destination */
     VZ_FACT_POSTCOPY = 1u << 8, /* may be switched before its memory has come */
 };
 
@@ -47,8 +47,8 @@ enum {
 #define VZ_NOTE_PEER_UUID        "peer-uuid"
 #define VZ_NOTE_PEER_HOST        "peer-host"
 #define VZ_NOTE_PEER_PORT        "peer-port"
-#define VZ_NOTE_SWITCHED         "switched" /* to post-copy: there is no way back */
-#define VZ_NOTE_HELD             "held"     /* post-copy is paused until a user resumes it */
+#define VZ_NOTE_SWITCHED         "switched"    /* to post-copy: there is no way back */
+#define VZ_NOTE_HELD             "held"        /* post-copy is paused until a user resumes it */
 #define VZ_NOTE_INCARNATION      "incarnation" /* of the peer's records */
 
 /* The phase of a job that nobody can decide now, in its statistics. */

@@ -32,9 +32,9 @@ typedef struct {
     const char *uri;         /* of Prepare or the caller: tcp:HOST[:PORT] */
 } vz_source_destination;
 
-/* Begin and Perform of POSTCOPY_RESUME: of the domain's post-copy that stands still. The first changes
- * nothing; the second returns when pages flow again, or all have come. OPERATION_INVALID where there
- * is none. Outputs as above. */
+/* Begin and Perform of POSTCOPY_RESUME: of the domain's post-copy that stands still. The first
+ * changes nothing; the second returns when pages flow again, or all have come. OPERATION_INVALID
+ * where there is none. Outputs as above. */
 bool vz_source_begin_again(vz_domain *domain, char **ret_cookie, char **ret_xml, GError **err);
 bool vz_source_perform_again(vz_domain *domain, char **ret_cookie, GError **err);
 /* Both, and Confirm: what a peer to peer move does. */

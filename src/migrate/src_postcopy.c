@@ -1,5 +1,5 @@
-/* src_postcopy.c - see postcopy.h: the source's part of post-copy, from the wish to switch to the last
- * page. Actor thread of the domain. */
+/* src_postcopy.c - see postcopy.h: the source's part of post-copy, from the wish to switch to the
+ * last page. Actor thread of the domain. */
 #include "migrate/postcopy.h"
 
 #include "base/log.h"
@@ -36,8 +36,7 @@ bool vz_source_op_start_postcopy(vz_domain *domain, void *job, GError **err)
     if (m->postcopy_wanted)
         return true;
     /* Before the stream begins the step tells QEMU. */
-    if (m->downtime_limit_ms != 0 && qemu &&
-        !vz_memory_start_postcopy(vz_qemu_qmp(qemu), err))
+    if (m->downtime_limit_ms != 0 && qemu && !vz_memory_start_postcopy(vz_qemu_qmp(qemu), err))
         return false;
     m->postcopy_wanted = true;
     return true;
@@ -312,8 +311,8 @@ bool vz_source_resume_postcopy(vz_migration *m, GError **err)
         ok = round_of(m, &w, &over, err);
         flows = over || (w.broken_us == 0 && ok);
         if (ok && !flows &&
-            vz_wait(vz_domain_inbox(m->domain), vz_migration_stirred, m,
-                    vz_now_us() + POLL_US) == VZ_WAIT_CANCELLED)
+            vz_wait(vz_domain_inbox(m->domain), vz_migration_stirred, m, vz_now_us() + POLL_US) ==
+                VZ_WAIT_CANCELLED)
             ok = vz_migration_fail_aborted(m, err);
     }
     m->busy--;

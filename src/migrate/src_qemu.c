@@ -190,8 +190,8 @@ static bool start_stream(vz_migration *m, GError **err)
         m->fixed_downtime ? snapshot->max_downtime_ms : VZ_DOWNTIME_LIMIT_FIRST_MS;
     m->bandwidth_bytes_s =
         vz_options_number(m->options, VZ_OPTION_BANDWIDTH, snapshot->max_speed_bytes_s);
-    m->stream.postcopy_bytes_s = vz_options_number(m->options, VZ_OPTION_BANDWIDTH_POSTCOPY,
-                                                   snapshot->max_postcopy_bytes_s);
+    m->stream.postcopy_bytes_s =
+        vz_options_number(m->options, VZ_OPTION_BANDWIDTH_POSTCOPY, snapshot->max_postcopy_bytes_s);
     vz_memory_limits limits = {m->bandwidth_bytes_s, m->downtime_limit_ms};
     return qemu &&
            (m->sockets = vz_stream_listen(qemu, vz_domain_inbox(m->domain), &m->memory_event,

@@ -26,8 +26,8 @@
 #define ACL_BITS    7
 
 static GMutex lock;
-static unsigned users;   /* of our entry */
-static bool entered;     /* the entry is there */
+static unsigned users; /* of our entry */
+static bool entered;   /* the entry is there */
 static mode_t mode_before;
 
 /* This thread is QEMU for a moment, as far as files go. */
@@ -82,10 +82,11 @@ static bool give(uid_t uid, gid_t gid, GError **err)
         return true;
     if (stat(NODE, &node) < 0)
         return is_for_everybody() ||
-               vz_fail(err, VZ_ERR_ARGUMENT_UNSUPPORTED,
-                       "post-copy needs userfaultfd, and this host has no '" NODE
-                       "' for QEMU's user: Linux 6.1 or later has it (vm.unprivileged_userfaultfd=1 "
-                       "would do, too, but for every program of the host)");
+               vz_fail(
+                   err, VZ_ERR_ARGUMENT_UNSUPPORTED,
+                   "post-copy needs userfaultfd, and this host has no '" NODE
+                   "' for QEMU's user: Linux 6.1 or later has it (vm.unprivileged_userfaultfd=1 "
+                   "would do, too, but for every program of the host)");
     if (getxattr(NODE, ACL_XATTR, NULL, 0) > 0 && !entered)
         return vz_fail(err, VZ_ERR_ARGUMENT_UNSUPPORTED,
                        "post-copy needs userfaultfd, and the access list of '" NODE

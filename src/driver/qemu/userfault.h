@@ -1,10 +1,11 @@
-/* userfault.h - lets an unprivileged QEMU have userfaultfd, by which a post-copy destination waits for
- * pages.
+/* userfault.h - lets an unprivileged QEMU have userfaultfd, by which a post-copy destination waits
+ * for pages.
  *
- * QEMU opens /dev/userfaultfd, which is root's, twice: when it is told of post-copy and at the switch.
- * Until then its user gets an entry in the node's access list; where a udev rule or an administrator
- * lets it in already, nothing is changed. Never the sysctl, which would let every program of the host
- * have it. A daemon that is killed meanwhile leaves the entry until the host ends. Any thread. */
+ * QEMU opens /dev/userfaultfd, which is root's, twice: when it is told of post-copy and at the
+ * switch. Until then its user gets an entry in the node's access list; where a udev rule or an
+ * administrator lets it in already, nothing is changed. Never the sysctl, which would let every
+ * program of the host have it. A daemon that is killed meanwhile leaves the entry until the host
+ * ends. Any thread. */
 #pragma once
 
 #include "base/error.h"
