@@ -157,6 +157,39 @@ bool vz_api_domain_migrate_get_max_downtime(vz_call *call, const vz_wire_domain_
     return true;
 }
 
+bool vz_api_domain_migrate_set_compression_cache(
+    vz_call *call, const vz_wire_domain_migrate_set_compression_cache_args *args, GError **err)
+{
+    vz_domain *domain = vz_api_subject(call);
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    uint64_t bytes = args->cache_size;
+    if (!vz_api_check_flags(args->flags, 0, "virDomainMigrateSetCompressionCache", err) ||
+        !vz_snapshot_check_active(s, err))
+        return false;
+    if (bytes < VZ_CACHE_MIN_BYTES || bytes > INT64_MAX || (bytes & (bytes - 1)) != 0)
+        return vz_fail(err, VZ_ERR_INVALID_ARG,
+                       "a compression cache of %" G_GUINT64_FORMAT
+                       " bytes: QEMU takes powers of two from %d on",
+                       bytes, VZ_CACHE_MIN_BYTES);
+    if (s->has_job && s->job.ops && s->job.ops->set_cache &&
+        !s->job.ops->set_cache(domain, s->job.data, bytes, err))
+        return false;
+    vz_domain_set_migration_cache(domain, bytes);
+    return true;
+}
+
+bool vz_api_domain_migrate_get_compression_cache(vz_call *call,
+                                                 const vz_wire_domain_flags_args *args,
+                                                 vz_wire_uhyper_ret *ret, GError **err)
+{
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(vz_api_subject(call));
+    if (!vz_api_check_flags(args->flags, 0, "virDomainMigrateGetCompressionCache", err) ||
+        !vz_snapshot_check_active(s, err))
+        return false;
+    ret->value = s->cache_bytes ? s->cache_bytes : VZ_CACHE_DEFAULT_BYTES;
+    return true;
+}
+
 enum { SPEED_POSTCOPY = 1 };
 
 static bool set_postcopy_speed(vz_domain *domain, const vz_snapshot *s, uint64_t bytes_s,

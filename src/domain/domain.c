@@ -306,6 +306,13 @@ void vz_domain_set_postcopy_limit(vz_domain *domain, uint64_t max_postcopy_bytes
     commit(domain, s);
 }
 
+void vz_domain_set_migration_cache(vz_domain *domain, uint64_t cache_bytes)
+{
+    vz_snapshot *s = change(domain);
+    s->cache_bytes = cache_bytes;
+    commit(domain, s);
+}
+
 void vz_domain_add_message(vz_domain *domain, const char *format, ...)
 {
     va_list args;

@@ -34,6 +34,10 @@ typedef enum {
 #define VZ_DOWNTIME_DEFAULT_MS 50
 #define VZ_DOWNTIME_MAX_MS     2000000
 
+/* Of the method xbzrle: QEMU's default, and the least that it takes; powers of two. */
+#define VZ_CACHE_DEFAULT_BYTES ((uint64_t)64 * 1024 * 1024)
+#define VZ_CACHE_MIN_BYTES     4096
+
 /* Plain data, copied by value. A group whose has_ is false is not reported at all. */
 typedef struct {
     vz_job_type type;
@@ -84,6 +88,7 @@ typedef struct {
     bool (*abort)(vz_domain *domain, void *job, GError **err);
     bool (*set_max_downtime)(vz_domain *domain, void *job, uint64_t downtime_ms, GError **err);
     bool (*set_max_speed)(vz_domain *domain, void *job, uint64_t bytes_s, GError **err);
+    bool (*set_cache)(vz_domain *domain, void *job, uint64_t bytes, GError **err);
     bool (*start_postcopy)(vz_domain *domain, void *job, GError **err);
     bool (*pause_postcopy)(vz_domain *domain, void *job, GError **err);
     bool (*set_postcopy_speed)(vz_domain *domain, void *job, uint64_t bytes_s, GError **err);

@@ -160,6 +160,13 @@ bool vz_memory_set_limits(vz_qmp *qmp, const vz_memory_limits *limits, GError **
     return vz_qmp_do(qmp, "migrate-set-parameters", args, VZ_QMP_TIMEOUT_US, err);
 }
 
+bool vz_memory_set_cache(vz_qmp *qmp, uint64_t bytes, GError **err)
+{
+    return vz_qmp_do(qmp, "migrate-set-parameters",
+                     json_pack("{sI}", "xbzrle-cache-size", (json_int_t)bytes), VZ_QMP_TIMEOUT_US,
+                     err);
+}
+
 static json_t *uri_of(const char *path)
 {
     g_autofree char *uri = g_strconcat("unix:", path, NULL);

@@ -50,6 +50,9 @@ bool vz_memory_receive(vz_qemu *qemu, const char *path, const vz_stream *stream,
 /* Changes the limits of a running stream. */
 bool vz_memory_set_limits(vz_qmp *qmp, const vz_memory_limits *limits, GError **err);
 
+/* The cache of xbzrle, also while the stream runs. */
+bool vz_memory_set_cache(vz_qmp *qmp, uint64_t bytes, GError **err);
+
 /* Lets the last state go. Only after the journal says so. */
 bool vz_memory_release(vz_qmp *qmp, GError **err);
 

@@ -87,6 +87,8 @@ static vz_migration *new_job(vz_migrate *service, vz_domain *domain,
     m->options = vz_options_copy(request->options);
     m->peer_to_peer = request->peer_to_peer;
     m->stream = vz_stream_choose(m->options);
+    if (snapshot->cache_bytes && !vz_options_has(m->options, VZ_OPTION_COMPRESSION_XBZRLE_CACHE))
+        m->stream.cache_bytes = snapshot->cache_bytes;
     m->release = vz_release_generate();
     m->was_running = snapshot->state == VZ_STATE_RUNNING;
     m->saga.steps = vz_source_steps;

@@ -58,6 +58,16 @@ static bool op_set_max_speed(vz_domain *domain, void *job, uint64_t bytes_s, GEr
     return set_limits(domain, m, &limits, err);
 }
 
+static bool op_set_cache(vz_domain *domain, void *job, uint64_t bytes, GError **err)
+{
+    vz_migration *m = job;
+    vz_qemu *qemu = vz_driver_qemu_of(domain);
+    if (m->downtime_limit_ms != 0 && qemu && !vz_memory_set_cache(vz_qemu_qmp(qemu), bytes, err))
+        return false;
+    m->stream.cache_bytes = bytes; /* where the stream has not started yet */
+    return true;
+}
+
 static bool op_suspend(vz_domain *domain, void *job, bool *ret_handled, GError **err)
 {
     (void)domain;
@@ -146,6 +156,7 @@ const vz_job_ops vz_source_ops = {
     .start_postcopy = vz_source_op_start_postcopy,
     .pause_postcopy = vz_source_op_pause_postcopy,
     .set_postcopy_speed = vz_source_op_set_postcopy_speed,
+    .set_cache = op_set_cache,
     .suspend = op_suspend,
     .resume = op_resume,
     .destroy = op_destroy,

@@ -12,7 +12,7 @@ static const char *const compress_names[VZ_COMPRESS_COUNT] = {
 
 const vz_stream vz_stream_plain = {
     .level = VZ_STREAM_LEVEL_DEFAULT,
-    .cache_bytes = VZ_STREAM_CACHE_DEFAULT_BYTES,
+    .cache_bytes = VZ_CACHE_DEFAULT_BYTES,
     .throttle_initial_percent = VZ_STREAM_THROTTLE_INITIAL_DEFAULT,
     .throttle_increment_percent = VZ_STREAM_THROTTLE_INCREMENT_DEFAULT,
 };

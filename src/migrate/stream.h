@@ -6,6 +6,7 @@
  * Plain data, pure functions; any thread. */
 #pragma once
 
+#include "domain/job.h"
 #include "migrate/options.h"
 
 #include <jansson.h>
@@ -16,7 +17,6 @@
 /* QEMU's own values, to which a QEMU goes back that was tuned for a move that failed. */
 #define VZ_STREAM_LEVEL_DEFAULT              1
 #define VZ_STREAM_LEVEL_MAX                  20
-#define VZ_STREAM_CACHE_DEFAULT_BYTES        ((uint64_t)64 * 1024 * 1024)
 #define VZ_STREAM_THROTTLE_INITIAL_DEFAULT   20
 #define VZ_STREAM_THROTTLE_INCREMENT_DEFAULT 10
 

@@ -20,7 +20,6 @@ import phases  # noqa: E402
 import tap  # noqa: E402
 from scene import VZ, Scene, eventually  # noqa: E402
 
-LONG = os.environ.get("VZ_LONG") == "1"
 SEED = int(os.environ.get("VZ_TEST_SEED", "1"))
 MIGRATE_TIMEOUT_S = 120
 MOVE = ("--live", "--persistent", "--undefinesource")
@@ -168,6 +167,7 @@ class Phases(AttackTest):
         self.complete(*prepared)
         worker.expect_on(self.there)
 
+    @tap.long
     def test_finish_before_perform(self):
         cookie, address = self.prepared()
         forged = {**json.loads(cookie), "release": "0" * 64, "running": True}
@@ -201,6 +201,7 @@ class Phases(AttackTest):
         self.refused("", self.destination.finish, worker.name, cookie)
         worker.expect_on(self.here)
 
+    @tap.long
     def test_finish_of_another_domain(self):
         other = scene.guest("other")
         self.assertEqual(virsh(self.there, "create", other.file, "--paused").returncode, 0)
@@ -291,6 +292,7 @@ class Suspended(AttackTest):
     def test_resume_while_handed_over(self):
         self.hand_over()
 
+    @tap.long
     def test_resume_while_handed_over_by_the_daemon(self):
         self.hand_over("--p2p")
 
@@ -308,6 +310,7 @@ class Suspended(AttackTest):
             source.confirm(self.domain, cookie)
         worker.expect_on(self.there)
 
+    @tap.long
     def test_abort(self):
         """It stays suspended, as its user left it, and is his again."""
         for mode in ((), ("--p2p",)):
@@ -338,7 +341,7 @@ class Crowd(AttackTest):
     def test_ten_clients_at_once(self):
         """Each does what it likes to the same two guests, on both hosts."""
         self.second = scene.guest("second", "vz.dirty=2")
-        deadline = time.monotonic() + (60 if LONG else 6)
+        deadline = time.monotonic() + (60 if tap.LONG else 6)
         crowd = [threading.Thread(target=self.client, args=(number, deadline))
                  for number in range(10)]
         for one in crowd:
@@ -418,14 +421,14 @@ class Moments(AttackTest):
                 there, "virtvz-carrier", "KILL")),
             ("abort there", lambda here, there, process: virsh(there, "domjobabort", worker.name)),
         ]
-        self.each(attacks, 100 if LONG else 6)
+        self.each(attacks, 100 if tap.LONG else 6)
 
     def test_processes_that_stand_still(self):
-        pause_s = 15 if LONG else 3
+        pause_s = 15 if tap.LONG else 3
         patterns = ("^/.*virtvzd", "virtvz-carrier", "qemu-system.*-incoming")
         attacks = [(pattern, lambda here, there, process, one=pattern: self.signal(
             there, one, "STOP", "CONT", pause_s=pause_s)) for pattern in patterns]
-        self.each(attacks, len(attacks) if LONG else 1)
+        self.each(attacks, len(attacks) if tap.LONG else 1)
 
     def test_guest_reboots_itself(self):
         process = begin_move(self.here, self.there)
@@ -435,6 +438,7 @@ class Moments(AttackTest):
         self.assertEqual(process.returncode, 0, err)
         worker.expect_on(self.there)
 
+    @tap.long
     def test_guest_powers_off(self):
         process = begin_move(self.here, self.there, "--p2p")
         self.copying()

@@ -110,6 +110,7 @@ class Marks(DoubtTest):
         self.refused(virsh(self.b, "start", worker.name), "has moved to hosta", "a guest of it on hosta")
         self.runs_on(self.a)
 
+    @tap.long
     def test_undefined_and_defined_again(self):
         self.move(self.a, self.b, "--undefinesource")
         virsh(self.a, "define", worker.file)
@@ -168,6 +169,7 @@ class Marks(DoubtTest):
         self.assertEqual(virsh(self.a, "start", worker.name).returncode, 0)
         self.b.daemon("start")
 
+    @tap.long
     def test_fencing(self):
         self.move(self.a, self.b)
         self.b.crash()
@@ -182,6 +184,7 @@ class Marks(DoubtTest):
             daemon(self.a)
             self.b.boot()
 
+    @tap.long
     def test_not_quite_arrived(self):
         """While the source has not ended its copy, the guest is not started anew at the destination."""
         daemon(self.a, "end-source:crash:before")
@@ -208,6 +211,7 @@ class ThreeHosts(DoubtTest):
         """From hostc to hostb; one of them dies on the way."""
         virsh(self.c, *MOVE, "--p2p", *options, worker.name, scene.uri(self.b))
 
+    @tap.long
     def test_taken_back_from_a_host_between(self):
         daemon(self.b, "announce:crash:before")
         self.come_back()
@@ -220,6 +224,7 @@ class ThreeHosts(DoubtTest):
         eventually("the other host has heard", lambda: jobs(self.c) == [], 90)
         self.refused(virsh(self.a, "start", worker.name), "has moved to hostb", "a guest of it on hostc")
 
+    @tap.long
     def test_a_source_that_has_not_ended_its_copy(self):
         daemon(self.c, "end-source:crash:before")
         self.come_back()
@@ -232,6 +237,7 @@ class ThreeHosts(DoubtTest):
                    virsh(self.a, "start", worker.name).returncode == 0, 60)
         self.runs_on(self.a)
 
+    @tap.long
     def test_an_earlier_arrival_that_is_not_over(self):
         daemon(self.c, "end-source:crash:before")
         self.come_back()
@@ -291,6 +297,7 @@ class Doubt(DoubtTest):
             self.assertIsNone(worker.state(self.b))
         self.move(self.a, self.b, "--undefinesource")
 
+    @tap.long
     def test_taken_back_and_started_there_by_another_word(self):
         """Its first operator took it back, and shut it down; then that of the destination goes on with
         what has come there. The order to give it up comes too late."""
@@ -313,6 +320,7 @@ class Doubt(DoubtTest):
         for one, other in ((self.a, self.b), (self.b, self.a)):
             scene.lab.command("path", one.name, other.name, state)
 
+    @tap.long
     def test_nobody_can_know(self):
         """A start was attempted, and QEMU died: the destination says so, and the operator decides."""
         self.doubt("start-guest:crash:before")
@@ -330,6 +338,7 @@ class Doubt(DoubtTest):
             self.runs_on(self.a)
             eventually("the other host has given it up", lambda: worker.state(self.b) is None, 30)
 
+    @tap.long
     def test_left_there_by_the_operator(self):
         self.doubt("start-guest:crash:before")
         self.b.run("sh", "-c", "kill -9 $(pgrep qemu-system)")
@@ -389,6 +398,7 @@ class LastCopy(DoubtTest):
             eventually("nothing is left of the job", lambda: jobs(self.a) + jobs(self.b) == [], 90)
         self.assertIsNone(worker.state(self.a))
 
+    @tap.long
     def test_runs_by_the_operators_word(self):
         with worker.unharmed():
             self.released()

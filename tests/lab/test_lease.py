@@ -167,6 +167,7 @@ class Leases(LeaseTest):
         self.expect_lease(scene.b)
         worker.expect_on(scene.b, other="shut off")
 
+    @tap.long
     def test_a_holder_from_the_dead(self):
         """It has not moved. Nobody else starts it; the host that ran it does."""
         generation = self.expect_lease(scene.a)
@@ -186,6 +187,7 @@ class Leases(LeaseTest):
         lease = scene.lease(worker.image)
         self.assertEqual((lease["host_name"], lease["generation"]), (scene.a.name, generation))
 
+    @tap.long
     def test_fencing(self):
         """A cluster manager has powered the holder off, and starts the guest elsewhere. The holder comes
         back and starts nothing by itself."""

@@ -40,7 +40,7 @@ def every_case():
 
 
 def cases():
-    if os.environ.get("VZ_LONG") == "1":
+    if tap.LONG:
         return list(every_case())
     rest = [one for one in every_case() if one not in CRUCIAL]
     return CRUCIAL + random.Random(SEED).sample(rest, SAMPLE - len(CRUCIAL))

@@ -52,7 +52,7 @@ worker = None
 
 def cases():
     """With who is started first."""
-    if os.environ.get("VZ_LONG") == "1":
+    if tap.LONG:
         return [(*case, first) for case in CASES + MORE for first in ("source", "destination")]
     return [(*case, ("source", "destination")[index % 2]) for index, case in enumerate(CASES)]
 

@@ -4,6 +4,7 @@
         tap.main()
 
 It takes the names of tests like unittest.main(). On a terminal, or with -v, it is unittest.main().
+Tests that are marked @tap.long run where VZ_LONG=1 is set, or where they are named.
 What tests and their children print goes to stderr: stdout is for TAP alone.
 """
 
@@ -12,6 +13,19 @@ import sys
 import time
 import traceback
 import unittest
+
+
+LONG = os.environ.get("VZ_LONG") == "1"
+
+
+def long(test):
+    """Marks a test that is for `make check-long`."""
+    test.long = True
+    return test
+
+
+def is_long(test):
+    return getattr(getattr(test, getattr(test, "_testMethodName", ""), None), "long", False)
 
 
 def flatten(suite):
@@ -115,10 +129,10 @@ def run_tap(names):
     loader = unittest.defaultTestLoader
     module = sys.modules["__main__"]
     suite = loader.loadTestsFromNames(names, module) if names else loader.loadTestsFromModule(module)
-    tests = list(flatten(suite))
+    tests = [test for test in flatten(suite) if LONG or names or not is_long(test)]
     result = TapResult(out)
     result.say("1..%d" % len(tests))
-    suite.run(result)
+    unittest.TestSuite(tests).run(result)
     result.finish(tests)
 
 
