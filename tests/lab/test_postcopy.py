@@ -137,6 +137,7 @@ class Moves(PostCopy):
             eventually("it has switched", lambda: state(self.there).startswith("running (post-copy"), LONG_S)
             self.succeed(process)
 
+    @tap.long
     def test_vz_decides(self):
         with worker.unharmed():
             process = self.begin("--postcopy", command="vz")
@@ -145,6 +146,7 @@ class Moves(PostCopy):
             self.assertIn("switching to post-copy", out + err)
             self.expect_end()
 
+    @tap.long
     def test_speed(self):
         """What QEMU is told while it runs, as its own parameters say, and how fast pages then go."""
         with worker.unharmed():
@@ -167,6 +169,7 @@ class Moves(PostCopy):
 
 
 class Refused(PostCopy):
+    @tap.long
     def test_call_without_the_flag(self):
         process = self.begin("--live", "--p2p", "--persistent", "--undefinesource")
         self.in_precopy(process)
@@ -237,6 +240,7 @@ class Paused(PostCopy):
     def test_peer_to_peer(self):
         self.pause_and(*MOVE)
 
+    @tap.long
     def test_managed(self):
         self.pause_and(*(word for word in MOVE if word != "--p2p"))
 
