@@ -97,18 +97,19 @@ struct vz_migration {
 
     /* source */
     bool peer_to_peer;
-    unsigned n_channels;        /* of memory, that were opened */
-    bool was_running;           /* the guest ran when Perform began */
-    bool user_suspended;        /* a user paused it during the job */
-    int64_t paused_at_us;       /* when it stopped; 0: not yet */
-    uint64_t downtime_limit_ms; /* of the stream; 0: it has not started */
-    uint64_t bandwidth_bytes_s; /* of the stream; 0: no limit */
-    bool fixed_downtime;        /* set by the caller: the ladder leaves it alone */
-    bool end_announced;         /* JOB_COMPLETED was sent */
-    bool postcopy_wanted;       /* somebody has asked for the switch */
-    bool postcopy_held;         /* a user has paused it: not connected again by itself */
-    int64_t paused_postcopy_us; /* since when its connection is broken; 0: it is not */
-    bool verdict_known;         /* `verdict` was just asked for */
+    unsigned n_channels;              /* of memory, that were opened */
+    bool was_running;                 /* the guest ran when Perform began */
+    bool user_suspended;              /* a user paused it during the job */
+    int64_t paused_at_us;             /* when it stopped; 0: not yet */
+    uint64_t downtime_limit_ms;       /* of the stream; 0: it has not started */
+    uint64_t bandwidth_bytes_s;       /* of the stream; 0: no limit */
+    uint64_t postcopy_before_bytes_s; /* what the domain had set before the move */
+    bool fixed_downtime;              /* set by the caller: the ladder leaves it alone */
+    bool end_announced;               /* JOB_COMPLETED was sent */
+    bool postcopy_wanted;             /* somebody has asked for the switch */
+    bool postcopy_held;               /* a user has paused it: not connected again by itself */
+    int64_t paused_postcopy_us;       /* since when its connection is broken; 0: it is not */
+    bool verdict_known;               /* `verdict` was just asked for */
     vz_outcome verdict;
     json_t *answer;         /* the destination's last, or its silence; NULL: it was not asked */
     int64_t answered_at_us; /* when that was */

@@ -192,6 +192,8 @@ static bool start_stream(vz_migration *m, GError **err)
         vz_options_number(m->options, VZ_OPTION_BANDWIDTH, snapshot->max_speed_bytes_s);
     m->stream.postcopy_bytes_s =
         vz_options_number(m->options, VZ_OPTION_BANDWIDTH_POSTCOPY, snapshot->max_postcopy_bytes_s);
+    m->postcopy_before_bytes_s = snapshot->max_postcopy_bytes_s;
+    vz_domain_set_postcopy_limit(m->domain, m->stream.postcopy_bytes_s); /* so it is shown */
     vz_memory_limits limits = {m->bandwidth_bytes_s, m->downtime_limit_ms};
     return qemu &&
            (m->sockets = vz_stream_listen(qemu, vz_domain_inbox(m->domain), &m->memory_event,
@@ -270,6 +272,8 @@ static void stop_memory(vz_migration *m)
                               vz_now_us() + POLL_US);
     if (err)
         vz_warn(m->id, "cancelling the stream: %s", err->message);
+    if (m->downtime_limit_ms != 0)
+        vz_domain_set_postcopy_limit(m->domain, m->postcopy_before_bytes_s);
     vz_source_resume_guest(m);
 }
 
