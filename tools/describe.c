@@ -17,8 +17,9 @@
 static const char *status_word(vz_option_status status)
 {
     static const char *const words[] = {
-        [VZ_STATUS_SUPPORTED] = "supported",    [VZ_STATUS_ALREADY_TRUE] = "always so",
-        [VZ_STATUS_CARRIER] = "not yet",        [VZ_STATUS_NOT_YET] = "not yet",
+        [VZ_STATUS_SUPPORTED] = "supported",
+        [VZ_STATUS_ALREADY_TRUE] = "always so",
+        [VZ_STATUS_NOT_YET] = "not yet",
         [VZ_STATUS_REJECTED] = "not supported",
     };
     return words[status];

@@ -10,12 +10,18 @@
 enum { STATS_COMPLETED = 1, STATS_KEEP_COMPLETED = 2 };
 #define SPEED_MAX_MIB ((uint64_t)INT64_MAX / VZ_MIB)
 
+/* One that is shut off has a job only while its definition moves. */
+static bool check_may_have_job(const vz_snapshot *s, GError **err)
+{
+    return s->has_job || vz_snapshot_check_active(s, err);
+}
+
 bool vz_api_domain_get_job_info(vz_call *call, const vz_wire_domain_args *args,
                                 vz_wire_domain_get_job_info_ret *ret, GError **err)
 {
     (void)call;
     g_autoptr(vz_snapshot) s = vz_api_find_snapshot(&args->dom, err);
-    if (!s || !vz_snapshot_check_active(s, err))
+    if (!s || !check_may_have_job(s, err))
         return false;
     const vz_job_stats *j = &s->job_stats;
     ret->type = (int32_t)j->type;
@@ -64,7 +70,7 @@ bool vz_api_domain_get_job_stats(vz_call *call, const vz_wire_domain_flags_args 
         return false;
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
     if (!(args->flags & STATS_COMPLETED)) {
-        if (!vz_snapshot_check_active(s, err))
+        if (!check_may_have_job(s, err))
             return false;
         give_stats(call, &s->job_stats, ret);
         return true;
@@ -80,7 +86,7 @@ bool vz_api_domain_get_job_stats(vz_call *call, const vz_wire_domain_flags_args 
 static bool abort_job(vz_domain *domain, GError **err)
 {
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
-    if (!s->has_job && !vz_snapshot_check_active(s, err))
+    if (!check_may_have_job(s, err))
         return false;
     if (!s->has_job)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID, "no job is active on the domain");

@@ -8,11 +8,11 @@
 #include "api/api.h"
 
 #include "domain/def.h"
+#include "migrate/arrival_address.h"
 #include "migrate/destination.h"
 #include "migrate/p2p.h"
 #include "migrate/service.h"
 #include "migrate/source.h"
-#include "migrate/uri.h"
 
 #include <string.h>
 
@@ -76,10 +76,11 @@ static void follow_client(vz_call *call, vz_domain *domain, vz_migration *migrat
 
 static bool begin(vz_call *call, vz_options *options, vz_wire_migrate_begin3_ret *ret, GError **err)
 {
-    if (!vz_options_check(options, VZ_GUEST_VM, VZ_PHASE_BEGIN, err))
+    if (!vz_options_check(options, VZ_GUEST_VM, err))
         return false;
     vz_domain *domain = vz_api_subject(call);
-    vz_source_request request = {.options = options};
+    vz_source_request request = {.options = options,
+                                 .local_address = vz_conn_local_address(vz_call_conn(call))};
     g_autoptr(vz_migration) migration = NULL;
     g_autofree char *cookie = NULL;
     g_autofree char *xml = NULL;
@@ -139,40 +140,32 @@ static void arrival_free(void *data)
     g_free(a);
 }
 
-/* Where the source's channels are to connect: what the caller or the configuration says, else the
- * address by which the client reached this host, which is one that works. */
-static char *data_uri(const arrival *a)
-{
-    const vz_migrate_config *settings = vz_migrate_settings(vz_this_host.migrate);
-    const char *asked = vz_options_text(a->options, VZ_OPTION_URI);
-    g_autofree char *host = NULL;
-    uint16_t port = 0;
-    g_autoptr(GError) ignored = NULL; /* its form was checked with the options */
-    if (asked)
-        vz_uri_parse_data(asked, &host, &port, &ignored);
-    const char *local = vz_conn_local_address(vz_call_conn(a->call));
-    const char *best = host                                            ? host
-                       : settings->advertised && *settings->advertised ? settings->advertised
-                       : local                                         ? local
-                                                                       : settings->host_name;
-    uint16_t own = vz_port_number(vz_migrate_port(vz_this_host.migrate));
-    return vz_uri_format_data(best, port ? port : own);
-}
-
 static void prepare_on_actor(vz_domain *domain, void *data)
 {
     arrival *a = data;
-    vz_destination_request request = {.cookie = &a->cookie, .options = a->options, .def = a->def};
+    vz_migrate *service = vz_this_host.migrate;
     g_autoptr(vz_migration) migration = NULL;
     g_autofree char *cookie = NULL;
+    g_autofree char *host = NULL;
     GError *err = NULL;
-    if (!vz_destination_prepare(vz_this_host.migrate, domain, &request, &migration, &cookie,
-                                &err)) {
+    bool fits = vz_arrival_address_check(service, a->options, &host, &err);
+    g_autofree char *known_uri = fits ? vz_arrival_address_known(service, a->options, host) : NULL;
+    vz_destination_request request = {
+        .cookie = &a->cookie,
+        .options = a->options,
+        .def = a->def,
+        .client_address = vz_conn_remote_address(vz_call_conn(a->call)),
+        .data_uri = known_uri,
+    };
+    if (!fits)
+        vz_table_release(domain, VZ_RESERVE_START);
+    if (!fits || !vz_destination_prepare(service, domain, &request, &migration, &cookie, &err)) {
         vz_call_fail(a->call, err);
         return;
     }
     follow_client(a->call, domain, migration, vz_destination_client_lost);
-    g_autofree char *uri = data_uri(a);
+    g_autofree char *uri = vz_arrival_address_uri(service, a->options, host,
+                                                  vz_conn_local_address(vz_call_conn(a->call)));
     vz_wire_migrate_prepare3_ret ret = {.cookie_out = cookie_out(a->call, cookie), .uri_out = uri};
     vz_call_reply(a->call, &ret);
 }
@@ -199,10 +192,14 @@ static vz_def *arriving_def(const vz_options *options, GError **err)
 static bool prepare_again(arrival *take_a, GError **err)
 {
     arrival *a = take_a;
-    g_autofree char *cookie =
-        vz_destination_prepare_again(vz_this_host.migrate, a->cookie.job, err);
+    vz_migrate *service = vz_this_host.migrate;
+    g_autofree char *host = NULL;
+    g_autofree char *cookie = vz_arrival_address_check(service, a->options, &host, err)
+                                  ? vz_destination_prepare_again(service, a->cookie.job, err)
+                                  : NULL;
     if (cookie) {
-        g_autofree char *uri = data_uri(a);
+        const char *local = vz_conn_local_address(vz_call_conn(a->call));
+        g_autofree char *uri = vz_arrival_address_uri(service, a->options, host, local);
         vz_wire_migrate_prepare3_ret ret = {.cookie_out = cookie_out(a->call, cookie),
                                             .uri_out = uri};
         vz_call_defer(a->call);
@@ -220,7 +217,7 @@ static bool prepare(vz_call *call, vz_options *take_options, const vz_wire_bytes
     a->options = take_options;
     bool has_cookie = false;
     g_autoptr(vz_domain) domain = NULL;
-    bool ok = vz_options_check(a->options, VZ_GUEST_VM, VZ_PHASE_PREPARE, err) &&
+    bool ok = vz_options_check(a->options, VZ_GUEST_VM, err) &&
               read_cookie(cookie_in, "begin", &a->cookie, &has_cookie, err) &&
               (has_cookie ||
                vz_fail(err, VZ_ERR_INVALID_ARG, "the source sent no cookie; is it a virtvzd?"));
@@ -301,7 +298,7 @@ static bool perform(vz_call *call, const performance *p, vz_wire_migrate_perform
                     GError **err)
 {
     g_autofree char *cookie = NULL;
-    if (!vz_options_check(p->options, VZ_GUEST_VM, VZ_PHASE_PERFORM, err))
+    if (!vz_options_check(p->options, VZ_GUEST_VM, err))
         return false;
     if (!vz_options_has(p->options, VZ_OPTION_PEER2PEER)) {
         if (!perform_for_client(call, p, &cookie, err))
@@ -405,6 +402,20 @@ static void finish_on_actor(vz_domain *domain, void *data)
     vz_call_reply(f->call, &ret);
 }
 
+/* One that arrives offline is no domain yet, and has no name in the table. */
+static vz_domain *find_finishing(const char *name, GError **err)
+{
+    uint8_t uuid[VZ_UUID_BYTES];
+    vz_domain *domain = vz_table_find_name(vz_this_host.table, name, err);
+    if (domain)
+        return domain;
+    g_autoptr(vz_migration) m = vz_migrate_find_arrival(vz_this_host.migrate, name);
+    if (!m || !vz_migration_domain_uuid(m, uuid))
+        return NULL;
+    g_clear_error(err);
+    return vz_table_find_uuid(vz_this_host.table, uuid, name, err);
+}
+
 /* By the cookie, which names the job; a cancelled Finish has none, and is found by the name. On the
  * loop, so the job may end meanwhile: it is looked up by its token, never by the guard's pointer.
  */
@@ -428,7 +439,7 @@ static bool finish(finishing *take_f, const char *name, const vz_wire_bytes *coo
     finishing *f = take_f;
     g_autoptr(vz_domain) domain = NULL;
     bool ok = (name || vz_fail(err, VZ_ERR_INVALID_ARG, "no name of the domain")) &&
-              (domain = vz_table_find_name(vz_this_host.table, name, err)) != NULL &&
+              (domain = find_finishing(name, err)) != NULL &&
               read_cookie(cookie_in, "perform", &f->cookie, &f->has_cookie, err) &&
               (f->migration = find_arrival(domain, f, err)) != NULL;
     if (!ok) {
@@ -483,6 +494,10 @@ static bool confirm(vz_call *call, const vz_wire_bytes *cookie_in, bool cancelle
     if (!read_cookie(cookie_in, "finish", &cookie, &has_cookie, err))
         return false;
     g_autoptr(vz_migration) migration = vz_source_find(domain, has_cookie ? &cookie : NULL, err);
+    if (!migration && cancelled && !has_cookie) {
+        g_clear_error(err); /* as asked: undone, which a Finish that failed has seen already */
+        return true;
+    }
     if (!migration)
         return false;
     vz_conn_forget_close(vz_call_conn(call), migration);

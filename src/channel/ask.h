@@ -38,11 +38,15 @@ bool vz_ask(const vz_ask_request *request, GBytes *question, GBytes **ret_answer
 typedef struct {
     uint8_t job[VZ_UUID_BYTES];
     char peer_address[VZ_ADDRESS_TEXT_BYTES]; /* numeric; "" where it is not known */
+    /* The key that it has proved to hold; of a stranger that is all that is known. */
+    char peer_fingerprint[VZ_FINGERPRINT_TEXT_BYTES];
+    bool is_stranger;
 } vz_ask_visit;
 
 typedef struct {
-    /* The keys of a job of this host and the fingerprint of its peer; both become the caller's.
-     * false: no such job, the connection is dropped. Called on a thread of the server. */
+    /* The keys of a job of this host and the fingerprint of its peer; both become the caller's. No
+     * fingerprint: the job waits for a peer that it does not know yet, and `answer` finds out who
+     * it is. false: no such job, the connection is dropped. Called on a thread of the server. */
     bool (*find)(const uint8_t job[VZ_UUID_BYTES], vz_channel_keys **ret_keys,
                  char **ret_peer_fingerprint, void *user);
     /* Answers. An error travels to the asker with code and text. Called on a thread of the server,

@@ -74,9 +74,11 @@ static bool serve(const vz_ask_handlers *h, const visitor *v, GError **err)
     g_autoptr(vz_channel_keys) keys = NULL;
     g_autofree char *peer = NULL;
     uint8_t fingerprint[VZ_FINGERPRINT_BYTES];
-    if (!h->find(v->job, &keys, &peer, h->user) || !vz_fingerprint_parse(peer, fingerprint))
+    if (!h->find(v->job, &keys, &peer, h->user) ||
+        (peer && !vz_fingerprint_parse(peer, fingerprint)))
         return vz_fail(err, VZ_ERR_OPERATION_FAILED, "no such job here");
-    g_autoptr(vz_tls) tls = vz_tls_new(v->fd, VZ_TLS_ACCEPTOR, keys, fingerprint, err);
+    g_autoptr(vz_tls) tls =
+        vz_tls_new(v->fd, VZ_TLS_ACCEPTOR, keys, peer ? fingerprint : NULL, err);
     if (!tls || !admit(tls, v->job, err))
         return false;
     vz_io io = limit();
@@ -86,8 +88,9 @@ static bool serve(const vz_ask_handlers *h, const visitor *v, GError **err)
     g_autoptr(GError) why = NULL;
     if (!vz_ask_frame_read(tls, &io, &code, &question, err))
         return false;
-    vz_ask_visit visit;
+    vz_ask_visit visit = {.is_stranger = !peer};
     memcpy(visit.job, v->job, VZ_UUID_BYTES);
+    vz_tls_peer_fingerprint(tls, visit.peer_fingerprint);
     vz_dial_peer_address(v->fd, visit.peer_address);
     if (!h->answer(&visit, question, &answer, h->user, &why))
         return reply_error(tls, why, err);

@@ -9,6 +9,8 @@
 #include "channel/credentials.h"
 #include "channel/dial.h"
 
+#include "base/text.h"
+
 #include <errno.h>
 #include <gnutls/abstract.h>
 #include <gnutls/crypto.h>
@@ -32,6 +34,7 @@ struct vz_tls {
     gnutls_session_t session;
     gnutls_certificate_credentials_t credentials;
     uint8_t peer_fingerprint[VZ_FINGERPRINT_BYTES];
+    bool any_peer; /* whoever comes; peer_fingerprint is then what it showed */
     bool wrong_peer;
     bool drained;  /* the last pull found nothing */
     int io_errnum; /* of the socket, where that is why GnuTLS failed */
@@ -89,10 +92,12 @@ static int verify_peer(gnutls_session_t session)
     unsigned n = 0;
     const gnutls_datum_t *key = gnutls_certificate_get_peers(session, &n);
     uint8_t digest[VZ_FINGERPRINT_BYTES];
-    bool right = n == 1 && key &&
+    bool known = n == 1 && key &&
                  gnutls_certificate_type_get2(session, GNUTLS_CTYPE_PEERS) == GNUTLS_CRT_RAWPK &&
-                 gnutls_hash_fast(GNUTLS_DIG_SHA256, key->data, key->size, digest) == 0 &&
-                 gnutls_memcmp(digest, tls->peer_fingerprint, sizeof(digest)) == 0;
+                 gnutls_hash_fast(GNUTLS_DIG_SHA256, key->data, key->size, digest) == 0;
+    if (known && tls->any_peer)
+        memcpy(tls->peer_fingerprint, digest, sizeof(digest));
+    bool right = known && gnutls_memcmp(digest, tls->peer_fingerprint, sizeof(digest)) == 0;
     tls->wrong_peer = !right;
     return right ? 0 : GNUTLS_E_CERTIFICATE_ERROR;
 }
@@ -124,7 +129,9 @@ vz_tls *vz_tls_new(int fd, vz_tls_role role, const vz_channel_keys *keys,
     g_autoptr(vz_tls) tls = g_new0(vz_tls, 1);
     tls->fd = fd;
     tls->role = role;
-    memcpy(tls->peer_fingerprint, peer_fingerprint, VZ_FINGERPRINT_BYTES);
+    tls->any_peer = !peer_fingerprint;
+    if (peer_fingerprint)
+        memcpy(tls->peer_fingerprint, peer_fingerprint, VZ_FINGERPRINT_BYTES);
     tls->in = g_malloc(VZ_TLS_BATCH_BYTES);
     tls->out = g_malloc(OUT_BYTES);
     tls->credentials = vz_channel_keys_credentials(keys, err);
@@ -331,6 +338,12 @@ void vz_tls_linger(vz_tls *tls)
             return;
         dropped += (size_t)n;
     }
+}
+
+void vz_tls_peer_fingerprint(const vz_tls *tls, char ret_text[VZ_FINGERPRINT_TEXT_BYTES])
+{
+    g_autofree char *text = vz_hex(tls->peer_fingerprint, VZ_FINGERPRINT_BYTES);
+    g_strlcpy(ret_text, text, VZ_FINGERPRINT_TEXT_BYTES);
 }
 
 char *vz_tls_describe(const vz_tls *tls)

@@ -27,7 +27,8 @@ typedef struct vz_tls vz_tls;
 
 typedef enum { VZ_TLS_OPENER, VZ_TLS_ACCEPTOR } vz_tls_role;
 
-/* The socket is borrowed and must outlive the vz_tls; the keys only this call. */
+/* The socket is borrowed and must outlive the vz_tls; the keys only this call. peer_fingerprint
+ * NULL: whoever has a key is let in, and it is the caller's to find out who that is. */
 vz_tls *vz_tls_new(int fd, vz_tls_role role, const vz_channel_keys *keys,
                    const uint8_t peer_fingerprint[VZ_FINGERPRINT_BYTES], GError **err);
 void vz_tls_free(vz_tls *tls);
@@ -58,6 +59,8 @@ size_t vz_tls_unsent(const vz_tls *tls);
  */
 ssize_t vz_tls_decrypt(vz_tls *tls, void *data, size_t max_bytes, GError **err);
 
+/* The key that the peer has proved to hold, once the handshake is done. */
+void vz_tls_peer_fingerprint(const vz_tls *tls, char ret_text[VZ_FINGERPRINT_TEXT_BYTES]);
 /* "TLS1.3 AES-128-GCM ..." once the handshake is done. Caller frees. */
 char *vz_tls_describe(const vz_tls *tls);
 void vz_tls_counters(const vz_tls *tls, uint64_t *ret_wire_sent, uint64_t *ret_wire_received);

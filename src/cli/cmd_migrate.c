@@ -85,14 +85,33 @@ static bool set_max_downtime(migration *m, GError **err)
            vz_remote_domain_migrate_set_max_downtime(m->session.client, &args, &wait, err);
 }
 
-/* A stopped domain is moved offline, unless the caller's words say otherwise. */
-static void choose_offline(migration *m)
+/* A stopped domain is moved offline, and another is not, whatever the caller's words say. */
+static bool choose_offline(migration *m, GError **err)
 {
-    vz_option_set said = m->command->args->explicit;
-    if (m->state != STATE_SHUTOFF || said & VZ_OPTION_BIT(VZ_OPTION_LIVE))
-        return;
-    vz_options_set_flag(m->options, VZ_OPTION_OFFLINE, true);
+    bool off = m->state == STATE_SHUTOFF;
+    bool asked = vz_options_has(m->options, VZ_OPTION_OFFLINE);
+    if (!off && asked)
+        vz_print_note(&m->command->printer, "'%s' is running, so --offline is ignored",
+                      m->target.name);
+    vz_options_set_flag(m->options, VZ_OPTION_OFFLINE, off);
+    if (!off)
+        return true;
+    if (m->command->args->explicit & VZ_OPTION_BIT(VZ_OPTION_LIVE) &&
+        vz_options_has(m->options, VZ_OPTION_LIVE))
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                       "'%s' is shut off, so it cannot be moved live; leave --live out to move its "
+                       "definition",
+                       m->target.name);
     vz_options_set_flag(m->options, VZ_OPTION_LIVE, false);
+    if (m->max_downtime_ms > 0)
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                       "'%s' is shut off, so there is no downtime to limit; leave --max-downtime "
+                       "out",
+                       m->target.name);
+    if (!asked)
+        vz_print_note(&m->command->printer, "'%s' is shut off: it is moved offline",
+                      m->target.name);
+    return true;
 }
 
 static bool prepare(migration *m, GError **err)
@@ -104,8 +123,7 @@ static bool prepare(migration *m, GError **err)
         !is_persistent(m, err))
         return false;
     m->command->printer.domain = m->target.name;
-    choose_offline(m);
-    return set_max_downtime(m, err);
+    return choose_offline(m, err) && set_max_downtime(m, err);
 }
 
 /* --- the end --- */
@@ -139,6 +157,7 @@ static int say_moved(migration *m, const vz_watch *watch)
         .rounds = reading.iteration,
         .paused_there = vz_options_has(m->options, VZ_OPTION_PAUSED) || m->state == STATE_PAUSED,
         .defined_there = vz_options_has(m->options, VZ_OPTION_PERSIST_DEST),
+        .off_there = vz_options_has(m->options, VZ_OPTION_OFFLINE),
         .kept_here = m->persistent && !vz_options_has(m->options, VZ_OPTION_UNDEFINE_SOURCE),
     };
     vz_print_moved(&m->command->printer, &result);

@@ -84,6 +84,13 @@ char *vz_print_bar(const vz_progress_view *view, const char *guest, unsigned col
     return g_string_free(g_steal_pointer(&out), FALSE);
 }
 
+static const char *guest_of(const vz_result *result)
+{
+    if (result->off_there)
+        return "shut off";
+    return result->paused_there ? "paused" : "running";
+}
+
 static void add_row(GString *out, const char *label, char *take_value)
 {
     g_autofree char *value = take_value;
@@ -95,7 +102,8 @@ char *vz_print_table(const vz_result *result)
     g_autoptr(GString) out = g_string_new(NULL);
     g_autofree char *bytes = vz_format_bytes(result->bytes);
     g_string_append_printf(out, "%s %s on %s now\n", result->domain,
-                           result->paused_there ? "is" : "runs", result->destination);
+                           result->paused_there || result->off_there ? "is" : "runs",
+                           result->destination);
     add_row(out, "total time", vz_format_duration(result->total_ms));
     if (result->has_downtime)
         add_row(out, "downtime", vz_format_duration(result->downtime_ms));
@@ -107,7 +115,7 @@ char *vz_print_table(const vz_result *result)
     if (result->rounds > 0)
         add_row(out, "rounds", g_strdup_printf("%" G_GUINT64_FORMAT, result->rounds));
     add_row(out, "there",
-            g_strdup_printf("%s, %s", result->paused_there ? "paused" : "running",
+            g_strdup_printf("%s, %s", guest_of(result),
                             result->defined_there ? "defined" : "transient"));
     add_row(out, "here", g_strdup(result->kept_here ? "definition kept, shut off" : "removed"));
     return g_string_free(g_steal_pointer(&out), FALSE);
@@ -212,13 +220,12 @@ void vz_print_moved(vz_printer *printer, const vz_result *result)
         fflush(printer->out);
         return;
     }
-    json_t *object =
-        json_pack("{ss ss si ss ss sI sI sI ss sb sb}", "event", "result", "status",
-                  vz_print_outcome(VZ_OUTCOME_MOVED), "exit", VZ_OUTCOME_MOVED, "domain",
-                  result->domain, "destination", result->destination, "total_ms",
-                  (json_int_t)result->total_ms, "data_bytes", (json_int_t)result->bytes, "rounds",
-                  (json_int_t)result->rounds, "guest", result->paused_there ? "paused" : "running",
-                  "defined_there", result->defined_there, "kept_here", result->kept_here);
+    json_t *object = json_pack(
+        "{ss ss si ss ss sI sI sI ss sb sb}", "event", "result", "status",
+        vz_print_outcome(VZ_OUTCOME_MOVED), "exit", VZ_OUTCOME_MOVED, "domain", result->domain,
+        "destination", result->destination, "total_ms", (json_int_t)result->total_ms, "data_bytes",
+        (json_int_t)result->bytes, "rounds", (json_int_t)result->rounds, "guest", guest_of(result),
+        "defined_there", result->defined_there, "kept_here", result->kept_here);
     if (result->has_downtime)
         json_object_set_new(object, "downtime_ms", json_integer((json_int_t)result->downtime_ms));
     vz_print_json(printer, object);

@@ -52,6 +52,7 @@ typedef struct {
     bool has_downtime;
     uint64_t bytes;
     uint64_t rounds;
+    bool off_there; /* it was and is shut off */
     bool paused_there;
     bool defined_there;
     bool kept_here;

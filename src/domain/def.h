@@ -344,9 +344,13 @@ void vz_def_assign_aliases(vz_def *def);
  * fills in `tty`. For whoever has just learnt the ptys of a live definition. */
 void vz_def_sync_consoles(vz_def *def);
 
-/* false: a guest would notice the difference, which is named in the error (CONFIG_UNSUPPORTED).
- * Names, paths, and what else only the host sees may differ. */
-bool vz_def_same_abi(const vz_def *a, const vz_def *b, GError **err);
+/* false: the guest would notice that `target` was put in place of `source`; the first element that
+ * differs is named in libvirt's words (CONFIG_UNSUPPORTED). Names, paths, and what else only the
+ * host sees may differ. */
+bool vz_def_same_abi(const vz_def *source, const vz_def *target, GError **err);
+
+/* false: `target` has another name or UUID, which CONFIG_UNSUPPORTED names. */
+bool vz_def_same_domain(const vz_def *source, const vz_def *target, GError **err);
 
 /* The XML word of an enum's value: vz_disk_bus_word(VZ_DISK_BUS_SATA) is "sata"; "" for _NONE. */
 #define ENUM(type, PREFIX) const char *vz_##type##_word(vz_##type value);

@@ -113,7 +113,7 @@ typedef vz_def vz_def_domain;
 #define END(o)                                                                                     \
     }                                                                                              \
     ;                                                                                              \
-    const vz_object vz_object_##o = {sizeof(vz_def_##o), rows_##o, G_N_ELEMENTS(rows_##o)};
+    const vz_object vz_object_##o = {#o, sizeof(vz_def_##o), rows_##o, G_N_ELEMENTS(rows_##o)};
 #define WORD(o, where, member, type, flag)                                                         \
     PLAIN(WORD, where, .offset = AT(o, member, vz_##type), .words = &list_##type, .flags = (flag))
 #define TEXT(o, where, member, flag)                                                               \

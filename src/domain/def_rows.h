@@ -68,6 +68,7 @@ typedef struct {
 typedef struct vz_row vz_row;
 
 typedef struct {
+    const char *name; /* of OBJECT() */
     size_t bytes;
     const vz_row *rows;
     size_t n_rows;

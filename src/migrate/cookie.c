@@ -26,6 +26,7 @@ static const member members[] = {
     MEMBER(running, TRUTH, false),     MEMBER(paused_us, NUMBER, false),
     MEMBER(reply_us, NUMBER, false),   MEMBER(stats, TREE, false),
     MEMBER(address, TEXT, false),      MEMBER(stream, TREE, false),
+    MEMBER(invitation, TEXT, false),
 };
 
 static void *at(const vz_cookie *cookie, const member *m)

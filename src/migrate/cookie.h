@@ -1,9 +1,10 @@
 /* cookie.h - what the two daemons tell each other through the client, phase by phase.
  *
  * One JSON object, versioned; a member that a phase does not carry is absent. No secret travels in
- * it but `release`: the proof that the source's last state has been let go and has arrived, without
- * which the destination never commits (a Finish that comes too early is refused). The source shows
- * its SHA-256 in Begin and the proof itself only when Perform succeeds.
+ * it but `invitation` (offline.h) and `release`: the proof that the source's last state has been
+ * let go and has arrived, without which the destination never commits (a Finish that comes too
+ * early is refused). The source shows its SHA-256 in Begin and the proof itself only when Perform
+ * succeeds.
  *
  *     begin    source      who, key fingerprint, hash of the proof, disks offered; and how to ask
  * it later: incarnation, data port, address if it is configured prepare  destination who, key
@@ -32,6 +33,7 @@ typedef struct {
     char *release;      /* perform: hex */
     char *incarnation;  /* begin, prepare: of that side's records */
     char *address;      /* begin: of the source's data port, if it says one */
+    char *invitation;   /* begin, offline: by which the source will know the destination; hex */
     uint16_t port;      /* begin, prepare: data port */
     json_t *disks;      /* begin, prepare: identify.h */
     json_t *stream;     /* begin: stream.h; NULL: plain */

@@ -28,6 +28,8 @@ static bool take_source(vz_migration *m, const vz_cookie *cookie, GError **err)
     m->peer_host = g_strdup(cookie->address);
     m->peer_port = cookie->port;
     m->incarnation = g_strdup(cookie->incarnation);
+    if (cookie->invitation && !vz_migration_note(m, VZ_NOTE_INVITATION, cookie->invitation, err))
+        return false;
     m->release = g_strdup(cookie->release_hash);
     m->disks_offered = json_incref(cookie->disks);
     return vz_stream_from_json(cookie->stream, &m->stream, err);
@@ -62,13 +64,15 @@ static uint64_t facts_of(const vz_options *options, const vz_def *def)
         facts |= VZ_FACT_PAUSED;
     if (vz_options_has(options, VZ_OPTION_POSTCOPY))
         facts |= VZ_FACT_POSTCOPY;
+    if (vz_options_has(options, VZ_OPTION_OFFLINE))
+        facts |= VZ_FACT_OFFLINE;
     for (size_t i = 0; i < def->n_disks; i++)
         if (def->disks[i].path)
             facts |= VZ_FACT_DISKS;
     return facts;
 }
 
-static char *prepare_cookie(const vz_migration *m)
+char *vz_destination_cookie(const vz_migration *m)
 {
     const vz_migrate_config *settings = vz_migrate_settings(m->service);
     g_autofree char *fingerprint = g_strdup(vz_channel_keys_fingerprint(m->keys));
@@ -121,6 +125,8 @@ bool vz_destination_prepare(vz_migrate *service, vz_domain *domain,
     m->reserved = true;
     m->options = vz_options_copy(request->options);
     m->def = vz_def_ref(request->def);
+    m->client_address = g_strdup(request->client_address);
+    m->data_uri = g_strdup(request->data_uri);
     m->saga.steps = vz_destination_steps;
     m->saga.facts = facts_of(m->options, m->def);
     m->cookie_in = request->cookie;
@@ -134,9 +140,9 @@ bool vz_destination_prepare(vz_migrate *service, vz_domain *domain,
         discard(m, domain, (*err)->message);
         return false;
     }
-    vz_migration_publish(m, "memory");
+    vz_migration_publish(m, vz_migration_offline(m) ? "definition" : "memory");
     vz_migrate_watch_phase(m, no_finish);
-    *ret_cookie = prepare_cookie(m);
+    *ret_cookie = vz_destination_cookie(m);
     *ret_migration = g_steal_pointer(&m);
     return true;
 }
@@ -147,7 +153,7 @@ char *vz_destination_prepare_again(vz_migrate *service, const uint8_t job[VZ_UUI
     g_autoptr(vz_migration) m = vz_migrate_find(service, VZ_SIDE_DESTINATION, job);
     if (m && vz_journal_state(m->journal) >= VZ_RECORD_PREPARED &&
         vz_journal_state(m->journal) <= VZ_RECORD_STARTED)
-        return prepare_cookie(m);
+        return vz_destination_cookie(m);
     vz_fail(err, VZ_ERR_OPERATION_INVALID, "no guest arrives here by that job");
     return NULL;
 }
@@ -156,7 +162,7 @@ char *vz_destination_prepare_again(vz_migrate *service, const uint8_t job[VZ_UUI
 
 vz_def *vz_destination_config(const vz_migration *m, GError **err)
 {
-    if (!m->config_xml && !m->source_is_dead) {
+    if (!m->config_xml && !m->source_is_dead && !vz_migration_offline(m)) {
         vz_fail(err, VZ_ERR_INVALID_ARG, "the source sent no persistent definition");
         return NULL;
     }
@@ -195,7 +201,7 @@ static bool finish(vz_migration *m, const vz_cookie *cookie, const vz_options *o
     g_free(m->config_xml);
     m->config_xml = g_strdup(cookie->config_xml);
     m->run_on_arrival = cookie->running && !vz_options_has(options, VZ_OPTION_PAUSED);
-    if (cookie->stats)
+    if (cookie->stats && !vz_migration_offline(m))
         vz_stats_from_json(cookie->stats, &m->stats);
     m->busy++;
     vz_saga_rewind(&m->saga, VZ_PHASE_FINISH);
@@ -209,7 +215,8 @@ static bool finish(vz_migration *m, const vz_cookie *cookie, const vz_options *o
     m->busy--;
     if (result == VZ_SAGA_OK) {
         uint64_t here_us = (uint64_t)(m->resumed_at_us - m->finish_at_us);
-        m->stats.downtime_ms = (cookie->paused_us + here_us) / 1000;
+        if (!vz_migration_offline(m))
+            m->stats.downtime_ms = (cookie->paused_us + here_us) / 1000;
         vz_destination_arrived(m);
         return true;
     }
@@ -255,8 +262,9 @@ bool vz_destination_finish(vz_migration *m, const vz_cookie *cookie, const vz_op
     if (record >= VZ_RECORD_COMMITTED)
         return vz_fail(err, VZ_ERR_OPERATION_FAILED,
                        "the guest is committed to run here, but has not started yet");
-    if (!cancelled && cookie)
-        return finish(m, cookie, options, err);
+    static const vz_cookie none;
+    if (!cancelled && (cookie || vz_migration_offline(m)))
+        return finish(m, cookie ? cookie : &none, options, err);
     vz_destination_leave(m, cancelled ? "the client cancelled the migration"
                                       : "Finish came without the source's cookie");
     if (!m->domain)

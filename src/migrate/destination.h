@@ -14,7 +14,9 @@ extern const vz_step vz_destination_steps[];
 typedef struct {
     const vz_cookie *cookie; /* of Begin */
     const vz_options *options;
-    vz_def *def; /* what is to run here, with its name here; borrowed */
+    vz_def *def;                /* what is to run here, with its name here; borrowed */
+    const char *client_address; /* NULL: not known */
+    const char *data_uri; /* of this host, where it was asked for or is configured; else NULL */
 } vz_destination_request;
 
 /* Readies a paused guest that waits for its state. The domain was reserved (VZ_RESERVE_START) by
@@ -30,9 +32,10 @@ char *vz_destination_prepare_again(vz_migrate *service, const uint8_t job[VZ_UUI
                                    GError **err);
 
 /* Cancelled, or not: with everything arrived and the source's proof of the release, the guest is
- * committed and started here; true. Otherwise all is undone; MIGRATE_FINISH_OK (93) where that is
- * what was asked. A guest that has come whole is not thrown away by a client's word: the source
- * decides, which has let it go. A job that is committed already only says what is true. */
+ * committed and started here; true. Of an offline move the cookie may be NULL. Otherwise all is
+ * undone; MIGRATE_FINISH_OK (93) where that is what was asked. A guest that has come whole is not
+ * thrown away by a client's word: the source decides, which has let it go. A job that is committed
+ * already only says what is true. */
 bool vz_destination_finish(vz_migration *migration, const vz_cookie *cookie,
                            const vz_options *options, bool cancelled, GError **err);
 /* The cookie for the reply of a Finish that succeeded; caller frees. */
@@ -59,6 +62,9 @@ bool vz_destination_go_on_alone(vz_migration *migration, bool switched);
 bool vz_destination_keep(vz_migration *migration);
 /* The record becomes final, then all is taken back; tried again until both are done. Actor. */
 void vz_destination_give_up(vz_migration *migration, const char *reason);
+
+/* The cookie of Prepare; caller frees. */
+char *vz_destination_cookie(const vz_migration *migration);
 
 /* For the steps: the definition to be kept here, under the guest's name here; caller's. */
 vz_def *vz_destination_config(const vz_migration *migration, GError **err);

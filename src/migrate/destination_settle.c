@@ -8,6 +8,7 @@
 #include "migrate/memory.h"
 #include "migrate/postcopy.h"
 #include "migrate/service.h"
+#include "migrate/trail.h"
 #include "storage/lease.h"
 
 #include <stdlib.h>
@@ -96,8 +97,11 @@ void vz_destination_give_up(vz_migration *m, const char *reason)
     m->busy--;
 }
 
+/* A definition is whole at the source, on disk, until this host has committed: nothing is lost. */
 bool vz_destination_has_everything(vz_migration *m)
 {
+    if (vz_migration_offline(m))
+        return false;
     vz_memory_status status = VZ_MEMORY_NONE;
     g_autoptr(GError) err = NULL;
     vz_qemu *qemu = vz_migration_qemu(m, &err);
@@ -292,7 +296,8 @@ static void recover(vz_domain *domain, void *data)
     g_autoptr(GError) err = NULL;
     reload_old_config(m);
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
-    m->guest_died = !vz_snapshot_active(snapshot) && vz_migration_end_process(m);
+    m->guest_died =
+        !vz_migration_offline(m) && !vz_snapshot_active(snapshot) && vz_migration_end_process(m);
     m->def = snapshot->live ? vz_def_ref(snapshot->live) : NULL;
     if (!vz_migration_attach(m, domain, &vz_destination_ops, &err)) {
         vz_error(m->id, "the arrival cannot be settled: %s", err->message);
@@ -320,8 +325,10 @@ static void recover_without_guest(vz_migration *m)
                  process ? process : "unknown");
         return;
     }
-    if (vz_journal_state(m->journal) == VZ_RECORD_ABORTED)
+    if (vz_journal_state(m->journal) == VZ_RECORD_ABORTED) {
         vz_destination_give_leases_back(m);
+        vz_trail_call_off(m);
+    }
     g_atomic_int_set(&m->dissolved, 1);
     if (vz_journal_state(m->journal) == VZ_RECORD_ABORTED)
         forget_unless_probed(m);

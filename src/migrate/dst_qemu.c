@@ -7,6 +7,7 @@
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
 #include "migrate/memory.h"
+#include "migrate/offline.h"
 #include "migrate/postcopy.h"
 #include "migrate/service.h"
 #include "migrate/stream_sockets.h"
@@ -45,15 +46,7 @@ static bool mark_arriving(vz_migration *m, GError **err)
 
 static void unmark_arriving(vz_migration *m)
 {
-    g_autoptr(GError) err = NULL;
-    g_autofree char *moved = NULL;
-    const char *uuid = vz_domain_uuid_text(m->domain);
-    if (!vz_trail_unmark(m->service, uuid, VZ_MARK_ARRIVING, m->id, &err) ||
-        !vz_trail_get_mark(m, VZ_MARK_MOVED, &moved, &err))
-        vz_error(m->id, "'%s' stays marked as arriving: %s", vz_domain_name(m->domain),
-                 err->message);
-    else if (!vz_trail_mark_is_of(moved, m->id)) /* if taken back, the source is asked by it */
-        vz_trail_remove(m->service, m->id);
+    vz_trail_call_off(m);
 }
 
 static bool answer_disks(vz_migration *m, GError **err)
@@ -143,7 +136,7 @@ static bool check_proof(const vz_migration *m, GError **err)
 {
     if (m->source_is_dead)
         return true;
-    const char *release = m->cookie_in ? m->cookie_in->release : NULL;
+    const char *release = m->cookie_in && m->cookie_in->release ? m->cookie_in->release : m->proof;
     g_autofree char *hash = release ? vz_release_hash(release) : NULL;
     if (!hash || !m->release || strcmp(hash, m->release) != 0)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID,
@@ -179,6 +172,15 @@ static bool load(vz_migration *m, GError **err)
             VZ_WAIT_CANCELLED)
             return vz_migration_fail_aborted(m, err);
     }
+}
+
+/* Peer to peer the source has sent it. */
+static bool fetch_proof(vz_migration *m, GError **err)
+{
+    bool sent = m->cookie_in && m->cookie_in->release;
+    return (sent || m->proof || vz_offline_fetch_proof(m, err)) && check_proof(m, err) &&
+           (vz_journal_state(m->journal) == VZ_RECORD_LOADED ||
+            vz_journal_advance(m->journal, VZ_RECORD_LOADED, err));
 }
 
 static bool persist(vz_migration *m, GError **err)
@@ -248,6 +250,13 @@ static bool start_guest(vz_migration *m, GError **err)
     return true;
 }
 
+/* A definition is here for good with the commit: what is called started is nothing more. */
+static bool settle_in(vz_migration *m, GError **err)
+{
+    return vz_journal_state(m->journal) == VZ_RECORD_STARTED ||
+           vz_journal_advance(m->journal, VZ_RECORD_STARTED, err);
+}
+
 /* It is back, if it was ever here. A crash before this leaves a mark that asks the source, which
  * says that the guest was left to this host. */
 static bool unmark_moved(vz_migration *m, GError **err)
@@ -272,23 +281,25 @@ static bool announce(vz_migration *m, GError **err)
 
 const vz_step vz_destination_steps[] = {
     /* clang-format off */
-    /* name               phase             kind              when                   unless run              undo              ask */
-    { "check-host",       VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, check_host,      NULL,             NULL },
-    { "mark-arriving",    VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, mark_arriving,   unmark_arriving,  NULL },
-    { "answer-disks",     VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, answer_disks,    withdraw_answers, NULL },
-    { "start-incoming",   VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, start_incoming,  end_incoming,     NULL },
-    { "open-door",        VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, open_door,       close_door,       NULL },
-    { "prepare-lease",    VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, prepare_leases,  vz_destination_give_leases_back, NULL },
-    { "record-prepared",  VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0, record_prepared, NULL,             NULL },
-    { "load",             VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, 0,                     0, load,            NULL,             NULL },
-    { "take-lease",       VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, take_leases,     NULL,             NULL },
-    { "persist",          VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_PERSIST_DEST,  0, persist,         unpersist,        NULL },
-    { "await-lease",      VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0, await_leases,    NULL,             NULL },
-    { "commit",           VZ_PHASE_FINISH,  VZ_STEP_PIVOT,    0,                     0, commit,          NULL,             committed },
-    { "start-guest",      VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, start_guest,     NULL,             NULL },
-    { "unmark-moved",     VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, unmark_moved,    NULL,             NULL },
-    { "announce",         VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0, announce,        NULL,             NULL },
-    { "receive-pages",    VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_POSTCOPY,      0, vz_destination_receive_pages, NULL, NULL },
-    { NULL,               VZ_PHASE_CONFIRM,  VZ_STEP_FORWARD,  0,                     0, NULL,            NULL,             NULL },
+    /* name               phase             kind              when                   unless           run              undo              ask */
+    { "check-host",       VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0,               check_host,      NULL,             NULL },
+    { "mark-arriving",    VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0,               mark_arriving,   unmark_arriving,  NULL },
+    { "answer-disks",     VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0,               answer_disks,    withdraw_answers, NULL },
+    { "start-incoming",   VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     VZ_FACT_OFFLINE, start_incoming,  end_incoming,     NULL },
+    { "open-door",        VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     VZ_FACT_OFFLINE, open_door,       close_door,       NULL },
+    { "prepare-lease",    VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         VZ_FACT_OFFLINE, prepare_leases,  vz_destination_give_leases_back, NULL },
+    { "record-prepared",  VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0,               record_prepared, NULL,             NULL },
+    { "fetch-proof",      VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_OFFLINE,       0,               fetch_proof,     NULL,             NULL },
+    { "load",             VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, 0,                     VZ_FACT_OFFLINE, load,            NULL,             NULL },
+    { "take-lease",       VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         VZ_FACT_OFFLINE, take_leases,     NULL,             NULL },
+    { "persist",          VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_PERSIST_DEST,  0,               persist,         unpersist,        NULL },
+    { "await-lease",      VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         VZ_FACT_OFFLINE, await_leases,    NULL,             NULL },
+    { "commit",           VZ_PHASE_FINISH,  VZ_STEP_PIVOT,    0,                     0,               commit,          NULL,             committed },
+    { "start-guest",      VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     VZ_FACT_OFFLINE, start_guest,     NULL,             NULL },
+    { "settle-in",        VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  VZ_FACT_OFFLINE,       0,               settle_in,       NULL,             NULL },
+    { "unmark-moved",     VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0,               unmark_moved,    NULL,             NULL },
+    { "announce",         VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     VZ_FACT_OFFLINE, announce,        NULL,             NULL },
+    { "receive-pages",    VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_POSTCOPY,      0,               vz_destination_receive_pages, NULL, NULL },
+    { NULL,               VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                     0,               NULL,            NULL,             NULL },
     /* clang-format on */
 };

@@ -23,8 +23,8 @@
 #define VZ_JOURNAL_BYTES_MAX ((size_t)6 * 1024 * 1024)
 /* Every version from 1 on is read: a daemon may be replaced in the middle of a job. A new state, a
  * new step, or a value that recovery cannot do without make a new version. 2 added the states
- * taken-back and resolved-*, the steps of marks and leases, and what is noted of processes; 3 the
- * steps and notes of post-copy. */
+ * taken-back and resolved-*, the steps of marks and leases, and what is noted of processes; 3 those
+ * of offline moves and of post-copy. */
 #define VZ_JOURNAL_VERSION 3
 
 /* The words of the journal, of `ask` and of the model in docs/model. */
@@ -38,7 +38,8 @@ typedef enum {
     VZ_RECORD_LOADED,          /* destination: everything has arrived */
     VZ_RECORD_COMMITTED,       /* destination: will run here */
     VZ_RECORD_START_ATTEMPTED, /* destination: may have run */
-    VZ_RECORD_STARTED,         /* destination: has run here, or stands paused as asked */
+    VZ_RECORD_STARTED,         /* destination: has run here, or stands paused as asked; offline: is
+                                  defined here, and stays */
     VZ_RECORD_ABORTED,         /* destination: a tombstone; it can never commit */
     VZ_RECORD_ENDED, /* source: its part is over for good; only the destination has to hear */
     VZ_RECORD_COUNT

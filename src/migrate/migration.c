@@ -10,6 +10,7 @@
 #include "driver/qemu/driver.h"
 #include "driver/qemu/user.h"
 #include "driver/qemu/userfault.h"
+#include "migrate/offline.h"
 #include "migrate/service.h"
 #include "migrate/stream_sockets.h"
 #include "storage/lease.h"
@@ -69,6 +70,10 @@ void vz_migration_unref(vz_migration *migration)
     g_free(migration->peer_host);
     g_free(migration->incarnation);
     g_free(migration->config_xml);
+    g_free(migration->client_address);
+    g_free(migration->data_uri);
+    g_free(migration->proof);
+    vz_let_go_free(migration->let_go);
     g_free(migration);
 }
 
@@ -302,6 +307,16 @@ struct vz_qemu *vz_migration_qemu(vz_migration *migration, GError **err)
 bool vz_migration_in_doubt(const vz_migration *migration)
 {
     return strcmp(migration->stats.phase, VZ_PHASE_IN_DOUBT) == 0;
+}
+
+bool vz_migration_offline(const vz_migration *migration)
+{
+    return (migration->saga.facts & VZ_FACT_OFFLINE) != 0;
+}
+
+const vz_def *vz_migration_subject(const vz_migration *migration, const vz_snapshot *snapshot)
+{
+    return vz_migration_offline(migration) ? snapshot->config : snapshot->live;
 }
 
 void vz_migration_publish(vz_migration *migration, const char *phase)

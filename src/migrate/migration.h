@@ -27,6 +27,7 @@ enum {
     VZ_FACT_UNDEFINE_SOURCE = 1u << 2,
     VZ_FACT_DISKS = 1u << 3,    /* there are images whose sharing is to be proved */
     VZ_FACT_PAUSED = 1u << 4,   /* to be left paused at the destination */
+    VZ_FACT_OFFLINE = 1u << 5,  /* a domain that is shut off: its definition moves */
     VZ_FACT_POSTCOPY = 1u << 8, /* may be switched before its memory has come */
 };
 
@@ -50,6 +51,7 @@ enum {
 #define VZ_NOTE_SWITCHED         "switched"    /* to post-copy: there is no way back */
 #define VZ_NOTE_HELD             "held"        /* post-copy is paused until a user resumes it */
 #define VZ_NOTE_INCARNATION      "incarnation" /* of the peer's records */
+#define VZ_NOTE_INVITATION       "invitation"  /* source: by which it knows the destination */
 
 /* The phase of a job that nobody can decide now, in its statistics. */
 #define VZ_PHASE_IN_DOUBT "in doubt"
@@ -65,6 +67,7 @@ struct vz_migration {
 
     vz_domain *domain; /* referenced; NULL: only the record is left */
     vz_options *options;
+    char *config_xml; /* to be kept at the destination; NULL: nothing, or it has not come yet */
     vz_saga saga;
     vz_carrier *carrier;
     vz_stream stream;                  /* how memory travels */
@@ -77,6 +80,7 @@ struct vz_migration {
     uint8_t peer_uuid[VZ_UUID_BYTES];
     char *peer_host; /* of its data port; NULL on a destination that was not told */
     uint16_t peer_port;
+    uint16_t asked_port;   /* source: another one, that the caller wants data to go by; 0: none */
     char *incarnation;     /* of its records; NULL: not known */
     json_t *disks_offered; /* identify.h */
     json_t *disks_answered;
@@ -100,6 +104,7 @@ struct vz_migration {
     unsigned n_channels;              /* of memory, that were opened */
     bool was_running;                 /* the guest ran when Perform began */
     bool user_suspended;              /* a user paused it during the job */
+    bool io_error;                    /* it stopped by an I/O error of a disk during the job */
     int64_t paused_at_us;             /* when it stopped; 0: not yet */
     uint64_t downtime_limit_ms;       /* of the stream; 0: it has not started */
     uint64_t bandwidth_bytes_s;       /* of the stream; 0: no limit */
@@ -111,22 +116,25 @@ struct vz_migration {
     int64_t paused_postcopy_us;       /* since when its connection is broken; 0: it is not */
     bool verdict_known;               /* `verdict` was just asked for */
     vz_outcome verdict;
-    json_t *answer;         /* the destination's last, or its silence; NULL: it was not asked */
-    int64_t answered_at_us; /* when that was */
-    bool resolving;         /* the operator decides: do not wait for answers */
-    unsigned unknown_there; /* so many times in a row the other host had no such job */
+    json_t *answer;           /* the destination's last, or its silence; NULL: it was not asked */
+    int64_t answered_at_us;   /* when that was */
+    bool resolving;           /* the operator decides: do not wait for answers */
+    unsigned unknown_there;   /* so many times in a row the other host had no such job */
+    struct vz_let_go *let_go; /* atomic; offline.h; NULL: nobody has asked for it */
 
     /* destination */
     vz_def *def;
-    char *config_xml;   /* to be kept here */
     vz_def *old_config; /* what was defined before; NULL: nothing */
     bool persisted;
     struct vz_lease_arrival *leases; /* storage/lease.h; NULL: there are none */
     bool reserved;                   /* holds its place in the table */
     bool run_on_arrival;
-    bool source_is_dead; /* proved, or by the operator's word: no Finish is waited for */
-    bool no_way_back;    /* the source says so of a post-copy: likewise */
-    bool has_userfault;  /* QEMU's user has the right to it (driver/qemu/userfault.h) */
+    bool source_is_dead;  /* proved, or by the operator's word: no Finish is waited for */
+    bool no_way_back;     /* the source says so of a post-copy: likewise */
+    bool has_userfault;   /* QEMU's user has the right to it (driver/qemu/userfault.h) */
+    char *client_address; /* of who called Prepare; NULL: not known */
+    char *data_uri;       /* of this host's data port, as asked for or configured; NULL: neither */
+    char *proof;          /* of the release, as the source answered; NULL: it was not asked */
     int64_t finish_at_us;
     int64_t resumed_at_us;
     gint dissolved; /* atomic, any thread: nothing of the guest is left here */
@@ -187,6 +195,9 @@ bool vz_migration_stirred(void *migration);
 struct vz_qemu *vz_migration_qemu(vz_migration *migration, GError **err);
 
 bool vz_migration_in_doubt(const vz_migration *migration);
+bool vz_migration_offline(const vz_migration *migration);
+/* The definition that moves: of the running guest, or of a domain that is shut off. Borrowed. */
+const vz_def *vz_migration_subject(const vz_migration *migration, const vz_snapshot *snapshot);
 
 /* Publishes `stats` as the running job's. */
 void vz_migration_publish(vz_migration *migration, const char *phase);

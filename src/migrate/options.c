@@ -33,7 +33,6 @@ struct vz_options {
 #define MANY              .multiple = true
 #define SUPPORTED         .status = VZ_STATUS_SUPPORTED
 #define ALREADY_TRUE(why) .status = VZ_STATUS_ALREADY_TRUE, .reason = (why)
-#define CARRIER(why)      .status = VZ_STATUS_CARRIER, .reason = (why)
 #define NOT_YET(why)      .status = VZ_STATUS_NOT_YET, .reason = (why)
 #define REJECTED(why)     .status = VZ_STATUS_REJECTED, .reason = (why)
 
@@ -261,7 +260,8 @@ bool vz_options_put_text(vz_options *options, vz_option_id id, const char *text,
     g_assert(row->type == VZ_ROW_PARAM && row->wire_type == VZ_TPARAM_STRING);
     if (!once(options, id, err))
         return false;
-    if (id == VZ_OPTION_URI && !vz_uri_parse_data(text, NULL, NULL, err))
+    if ((id == VZ_OPTION_URI || id == VZ_OPTION_DISKS_URI) &&
+        !vz_uri_parse_data(text, NULL, NULL, err))
         return false;
     if ((row->unit == VZ_UNIT_NAME || row->unit == VZ_UNIT_DISK) &&
         !check_name(row->name, text, err))
@@ -294,16 +294,9 @@ static char *title(const vz_option_row *row)
     }
 }
 
-static bool from_caller(const vz_options *options, vz_phase phase)
+static bool check_status(const vz_option_row *row, GError **err)
 {
-    return phase == VZ_PHASE_BEGIN ||
-           (phase == VZ_PHASE_PERFORM && vz_options_has(options, VZ_OPTION_PEER2PEER));
-}
-
-static bool check_status(const vz_option_row *row, bool caller, GError **err)
-{
-    bool refuse = row->status == VZ_STATUS_NOT_YET || row->status == VZ_STATUS_REJECTED ||
-                  (row->status == VZ_STATUS_CARRIER && caller);
+    bool refuse = row->status == VZ_STATUS_NOT_YET || row->status == VZ_STATUS_REJECTED;
     bool values_decide = row->type == VZ_ROW_PARAM && row->unit == VZ_UNIT_CHOICE;
     if (!refuse || values_decide)
         return true;
@@ -324,9 +317,8 @@ bool vz_options_check_rules(vz_option_set set, GError **err)
     return true;
 }
 
-bool vz_options_check(const vz_options *options, vz_guest_kind kind, vz_phase phase, GError **err)
+bool vz_options_check(const vz_options *options, vz_guest_kind kind, GError **err)
 {
-    bool caller = from_caller(options, phase);
     for (vz_option_id id = 0; id < VZ_OPTION_COUNT; id++) {
         if (!vz_options_has(options, id))
             continue;
@@ -335,7 +327,7 @@ bool vz_options_check(const vz_options *options, vz_guest_kind kind, vz_phase ph
             return vz_fail(err, VZ_ERR_ARGUMENT_UNSUPPORTED, "%s is not for containers: %s", what,
                            rows[id].not_ct);
         }
-        if (!check_status(&rows[id], caller, err))
+        if (!check_status(&rows[id], err))
             return false;
     }
     return vz_options_check_rules(options->set, err);

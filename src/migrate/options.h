@@ -34,7 +34,7 @@ typedef enum { VZ_GUEST_VM, VZ_GUEST_CT } vz_guest_kind;
 typedef enum {
     VZ_PHASE_BEGIN,
     VZ_PHASE_PREPARE,
-    VZ_PHASE_PERFORM, /* with PEER2PEER: the caller's own request, as in Begin */
+    VZ_PHASE_PERFORM,
     VZ_PHASE_FINISH,
     VZ_PHASE_CONFIRM,
     VZ_PHASE_COUNT
@@ -45,7 +45,6 @@ typedef enum { VZ_SIDE_SOURCE, VZ_SIDE_DESTINATION } vz_side;
 typedef enum {
     VZ_STATUS_SUPPORTED,
     VZ_STATUS_ALREADY_TRUE, /* accepted: what it asks for is so anyway */
-    VZ_STATUS_CARRIER,      /* accepted where the client library sets it, refused from a caller */
     VZ_STATUS_NOT_YET,      /* refused: not in this version */
     VZ_STATUS_REJECTED,     /* refused for good */
 } vz_option_status;
@@ -152,7 +151,7 @@ bool vz_options_from_legacy(const vz_legacy_options *legacy, vz_phase phase,
 
 /* Whether this program does what is asked: first each option by itself (74 with its reason),
  * then the rules, each with its own code and sentence. */
-bool vz_options_check(const vz_options *options, vz_guest_kind kind, vz_phase phase, GError **err);
+bool vz_options_check(const vz_options *options, vz_guest_kind kind, GError **err);
 /* The second half alone: the rules, whatever the status of the options. */
 bool vz_options_check_rules(vz_option_set set, GError **err);
 

@@ -38,7 +38,7 @@ static vz_options *destination_options(const journey *j, const vz_options *optio
 {
     vz_options *theirs = vz_options_copy(options);
     vz_options_set_text(theirs, VZ_OPTION_DEST_XML, j->xml);
-    if (!j->migration->was_running)
+    if (!j->migration->was_running && !vz_migration_offline(j->migration))
         vz_options_set_flag(theirs, VZ_OPTION_PAUSED, true);
     return theirs;
 }
@@ -144,10 +144,25 @@ static bool travel(journey *j, const char *dconnuri, const vz_options *options, 
     return complete(j, theirs, perform_cookie, err);
 }
 
+/* What does not fit the domain as it is: a running one moves as it runs. */
+static vz_options *fitting_options(vz_domain *domain, const vz_options *asked)
+{
+    vz_options *options = vz_options_copy(asked);
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
+    if (!vz_snapshot_active(snapshot) || !vz_options_has(asked, VZ_OPTION_OFFLINE))
+        return options;
+    vz_options_set_flag(options, VZ_OPTION_OFFLINE, false);
+    vz_warn(vz_domain_name(domain), "it is running, so --offline is ignored: it moves as it runs");
+    vz_domain_add_message(domain, "running when it was to be moved offline, so --offline was "
+                                  "ignored");
+    return options;
+}
+
 bool vz_p2p_migrate(vz_migrate *service, vz_domain *domain, const char *dconnuri,
-                    const vz_options *options, GError **err)
+                    const vz_options *asked, GError **err)
 {
     journey j = {0};
+    g_autoptr(vz_options) options = fitting_options(domain, asked);
     vz_source_request request = {.options = options, .peer_to_peer = true};
     g_autoptr(vz_migration) migration = NULL;
     if (!vz_source_begin(service, domain, &request, &migration, &j.begin_cookie, &j.xml, err))

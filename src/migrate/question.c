@@ -1,6 +1,7 @@
 /* question.c - see question.h. */
 #include "migrate/question.h"
 
+#include "migrate/offline.h"
 #include "migrate/postcopy.h"
 #include "migrate/service.h"
 #include "migrate/verdict.h"
@@ -86,7 +87,8 @@ bool vz_question_find_keys(const uint8_t job[VZ_UUID_BYTES], vz_channel_keys **r
         return true;
     }
     g_autofree char *peer = vz_journal_get(migration->journal, VZ_NOTE_PEER_FINGERPRINT);
-    if (!peer)
+    g_autofree char *invitation = vz_journal_get(migration->journal, VZ_NOTE_INVITATION);
+    if (!peer && !invitation)
         return false;
     /* The server's copy is its own: the job may be forgotten while it answers. */
     g_autofree char *path = g_strconcat(vz_journal_path(migration->journal), ".key", NULL);
@@ -100,25 +102,28 @@ bool vz_question_find_keys(const uint8_t job[VZ_UUID_BYTES], vz_channel_keys **r
 static const struct {
     const char *op;
     json_t *(*reply)(const vz_asked *asked, GError **err);
+    bool of_strangers; /* of one whom the job does not know yet */
 } ops[] = {
-    {"probe", vz_verdict_reply_probe},     {"verdict", vz_verdict_reply_verdict},
-    {"forget", vz_verdict_reply_forget},   {"condemn", vz_verdict_reply_condemn},
-    {"where", vz_whereabouts_reply_where}, {"recover", vz_postcopy_reply_recover},
+    {"probe", vz_verdict_reply_probe, false},      {"verdict", vz_verdict_reply_verdict, false},
+    {"forget", vz_verdict_reply_forget, false},    {"condemn", vz_verdict_reply_condemn, false},
+    {"where", vz_whereabouts_reply_where, false},  {"let-go", vz_offline_reply_let_go, true},
+    {"recover", vz_postcopy_reply_recover, false},
 };
 
-static json_t *reply_to(const vz_asked *asked, GError **err)
+static json_t *reply_to(const vz_asked *asked, bool is_stranger, GError **err)
 {
     const char *op = json_string_value(json_object_get(asked->object, "op"));
     const char *incarnation = json_string_value(json_object_get(asked->object, "incarnation"));
     for (size_t i = 0; op && i < G_N_ELEMENTS(ops); i++) {
-        if (strcmp(ops[i].op, op) != 0)
+        if (strcmp(ops[i].op, op) != 0 || (is_stranger && !ops[i].of_strangers))
             continue;
         if (!incarnation || strcmp(incarnation, vz_migrate_incarnation(asked->service)) != 0)
             return json_pack("{ss ss ss}", "verdict", "unknown", "record", "of another incarnation",
                              "where", "unknown");
         return ops[i].reply(asked, err);
     }
-    vz_fail(err, VZ_ERR_INVALID_ARG, "there is no question '%s'", op ? op : "");
+    vz_fail(err, VZ_ERR_INVALID_ARG, "there is no question '%s'%s", op ? op : "",
+            is_stranger ? " of a host that the job does not know" : "");
     return NULL;
 }
 
@@ -132,9 +137,10 @@ bool vz_question_answer(const vz_ask_visit *visit, GBytes *question, GBytes **re
     vz_asked asked = {.service = user,
                       .migration = migration,
                       .object = object,
-                      .peer_address = visit->peer_address};
+                      .peer_address = visit->peer_address,
+                      .peer_fingerprint = visit->peer_fingerprint};
     memcpy(asked.job, visit->job, VZ_UUID_BYTES);
-    json_t *reply = reply_to(&asked, err);
+    json_t *reply = reply_to(&asked, visit->is_stranger, err);
     json_decref(object);
     if (!reply)
         return false;

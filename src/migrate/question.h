@@ -3,6 +3,7 @@
  *
  *     probe, verdict, forget, condemn   of the destination's record: verdict.h
  *     where                             of the domain, by its UUID, by either host: whereabouts.h
+ *     let-go                            of the source, by who will be the destination: offline.h
  *
  * Authenticated by the job's keys, which outlive the job in its trail (trail.h). Every question
  * names the incarnation of the records that it means: those of a host that lost its records cannot
@@ -28,7 +29,8 @@ typedef struct {
     uint8_t job[VZ_UUID_BYTES];
     vz_migration *migration; /* NULL: only the trail is left */
     const json_t *object;
-    const char *peer_address; /* the asker's, numeric */
+    const char *peer_address;     /* the asker's, numeric */
+    const char *peer_fingerprint; /* of the key that the asker holds */
 } vz_asked;
 
 /* For vz_ask_handlers; user is the vz_migrate. Threads of the ask server. */

@@ -77,6 +77,19 @@ vz_migration *vz_migrate_find(vz_migrate *service, vz_side side, const uint8_t j
     return NULL;
 }
 
+vz_migration *vz_migrate_find_arrival(vz_migrate *service, const char *name)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&service->lock);
+    for (guint i = 0; i < service->migrations->len; i++) {
+        vz_migration *migration = service->migrations->pdata[i];
+        g_autofree char *its = vz_journal_get(migration->journal, VZ_NOTE_NAME);
+        if (migration->side == VZ_SIDE_DESTINATION && g_strcmp0(its, name) == 0 &&
+            vz_journal_state(migration->journal) == VZ_RECORD_PREPARED)
+            return vz_migration_ref(migration);
+    }
+    return NULL;
+}
+
 GPtrArray *vz_migrate_list(vz_migrate *service)
 {
     GPtrArray *all = g_ptr_array_new_with_free_func((GDestroyNotify)vz_migration_unref);

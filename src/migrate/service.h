@@ -50,6 +50,9 @@ GPtrArray *vz_migrate_list(vz_migrate *service);
 /* A reference, or NULL. */
 vz_migration *vz_migrate_find(vz_migrate *service, vz_side side, const uint8_t job[VZ_UUID_BYTES]);
 
+/* The arrival that waits for its Finish under that name; a reference, or NULL. */
+vz_migration *vz_migrate_find_arrival(vz_migrate *service, const char *name);
+
 /* The job is over on this side; the other host is told so until it has heard, and then the record
  * is removed, until that works. By a thread of the service, since no actor is left to wait on. Any
  * thread. */

@@ -9,6 +9,10 @@
 
 #include <string.h>
 
+#define TRAVELLING (VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE | VZ_DEF_FORMAT_SECURE)
+/* It travels in a cookie, in which each of its bytes may become two, with some other members. */
+#define KEPT_XML_BYTES_MAX (VZ_COOKIE_BYTES_MAX * 7 / 16)
+
 /* Runs one phase; true: done. On failure the job is closed, or left in doubt. */
 static bool run_phase(vz_migration *m, vz_phase phase, GError **err)
 {
@@ -25,7 +29,9 @@ static bool run_phase(vz_migration *m, vz_phase phase, GError **err)
 static uint64_t facts_of(const vz_options *options, const vz_def *def)
 {
     uint64_t facts = 0;
-    if (!vz_options_has(options, VZ_OPTION_LIVE))
+    if (vz_options_has(options, VZ_OPTION_OFFLINE))
+        facts |= VZ_FACT_OFFLINE;
+    else if (!vz_options_has(options, VZ_OPTION_LIVE))
         facts |= VZ_FACT_COMA;
     if (vz_options_has(options, VZ_OPTION_PERSIST_DEST))
         facts |= VZ_FACT_PERSIST_DEST;
@@ -49,7 +55,7 @@ static bool note_begin(vz_migration *m, GError **err)
            vz_journal_sync(m->journal, err);
 }
 
-static char *begin_cookie(const vz_migration *m)
+static char *begin_cookie(const vz_migration *m, const char *local_address)
 {
     const vz_migrate_config *settings = vz_migrate_settings(m->service);
     g_autofree char *release_hash = vz_release_hash(m->release);
@@ -57,12 +63,16 @@ static char *begin_cookie(const vz_migration *m)
     g_autofree char *host_name = g_strdup(settings->host_name);
     g_autofree char *incarnation = g_strdup(vz_migrate_incarnation(m->service));
     bool advertised = settings->advertised && *settings->advertised;
-    g_autofree char *address = advertised ? g_strdup(settings->advertised) : NULL;
+    g_autofree char *invitation = vz_journal_get(m->journal, VZ_NOTE_INVITATION);
+    g_autofree char *address = advertised   ? g_strdup(settings->advertised)
+                               : invitation ? g_strdup(local_address)
+                                            : NULL;
     vz_cookie cookie = {.host_name = host_name,
                         .fingerprint = fingerprint,
                         .release_hash = release_hash,
                         .incarnation = incarnation,
                         .address = address,
+                        .invitation = invitation,
                         .port = vz_port_number(vz_migrate_port(m->service)),
                         .disks = m->disks_offered,
                         .stream = vz_stream_to_json(&m->stream)};
@@ -73,13 +83,103 @@ static char *begin_cookie(const vz_migration *m)
     return text;
 }
 
+/* --- the definitions that go with the guest --- */
+
+/* dumpxml hides passwords, so a document without one does not mean that there is to be none. */
+static vz_def *with_passwords(const vz_def *def, const vz_def *own)
+{
+    vz_def *copy = vz_def_copy(def);
+    for (size_t i = 0; i < MIN(copy->n_graphics, own->n_graphics); i++)
+        if (!copy->graphics[i].passwd)
+            copy->graphics[i].passwd = g_strdup(own->graphics[i].passwd);
+    return copy;
+}
+
+/* An XML parameter of the caller, as a definition of this very domain; NULL with err. */
+static vz_def *read_definition(vz_migrate *service, const vz_options *options, vz_option_id id,
+                               const vz_def *live, GError **err)
+{
+    g_autoptr(vz_def) def = vz_migrate_settings(service)->parse(vz_options_text(options, id), err);
+    if (def && vz_def_same_domain(live, def, err))
+        return with_passwords(def, live);
+    /* Of two documents, say which; the errors of the other are as libvirt's. */
+    if (id == VZ_OPTION_PERSIST_XML)
+        g_prefix_error(err, "%s: ", vz_option_info(id)->name);
+    return NULL;
+}
+
+/* As it is to run there: the caller's, where that is the same machine for the guest, or as it runs
+ * here. */
+static char *running_xml(vz_migrate *service, const vz_options *options, const vz_def *live,
+                         GError **err)
+{
+    g_autoptr(vz_def) changed = NULL;
+    if (vz_options_has(options, VZ_OPTION_DEST_XML)) {
+        changed = read_definition(service, options, VZ_OPTION_DEST_XML, live, err);
+        if (!changed || !vz_def_same_abi(live, changed, err))
+            return NULL;
+    }
+    return vz_def_format(changed ? changed : live, TRAVELLING);
+}
+
+/* As it is to be kept there: the caller's, which is for later starts and may be another machine, or
+ * what is kept here, or as it runs here. */
+static char *kept_xml(vz_migrate *service, const vz_options *options, const vz_def *own,
+                      GError **err)
+{
+    g_autoptr(vz_def) given = NULL;
+    if (vz_options_has(options, VZ_OPTION_PERSIST_XML)) {
+        given = read_definition(service, options, VZ_OPTION_PERSIST_XML, own, err);
+        if (!given)
+            return NULL;
+    }
+    g_autofree char *xml = vz_def_format(given ? given : own, TRAVELLING);
+    if (strlen(xml) <= KEPT_XML_BYTES_MAX)
+        return g_steal_pointer(&xml);
+    vz_fail(err, VZ_ERR_CONFIG_UNSUPPORTED,
+            "the definition to keep on the destination has %zu bytes, and %zu is the most that "
+            "travels with a guest",
+            strlen(xml), KEPT_XML_BYTES_MAX);
+    return NULL;
+}
+
+static bool check_state(const vz_snapshot *snapshot, bool offline, GError **err)
+{
+    if (!vz_snapshot_check_no_job(snapshot, err))
+        return false;
+    if (!offline)
+        return vz_snapshot_check_active(snapshot, err);
+    if (vz_snapshot_active(snapshot))
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID, "domain is running; drop --offline");
+    /* It may have moved away while the call waited for the move's end. */
+    return vz_snapshot_persistent(snapshot) ||
+           vz_fail(err, VZ_ERR_NO_DOMAIN, "the domain is not defined here any more");
+}
+
+/* Peer to peer the source meets the destination by itself. */
+static bool invite(vz_migration *m, GError **err)
+{
+    if (!vz_migration_offline(m) || m->peer_to_peer)
+        return true;
+    g_autofree char *invitation = vz_release_generate();
+    return vz_migration_note(m, VZ_NOTE_INVITATION, invitation, err);
+}
+
 static vz_migration *new_job(vz_migrate *service, vz_domain *domain,
-                             const vz_source_request *request, GError **err)
+                             const vz_source_request *request, char **ret_xml, GError **err)
 {
     uint8_t job[VZ_UUID_BYTES];
     vz_uuid_generate(job);
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
-    if (!vz_snapshot_check_active(snapshot, err) || !vz_snapshot_check_no_job(snapshot, err))
+    bool offline = vz_options_has(request->options, VZ_OPTION_OFFLINE);
+    if (!check_state(snapshot, offline, err))
+        return NULL;
+    const vz_def *subject = offline ? snapshot->config : snapshot->live;
+    const vz_def *own = snapshot->config ? snapshot->config : snapshot->live;
+    g_autofree char *xml = running_xml(service, request->options, subject, err);
+    g_autofree char *kept = NULL;
+    if (!xml || (vz_options_has(request->options, VZ_OPTION_PERSIST_DEST) &&
+                 !(kept = kept_xml(service, request->options, own, err))))
         return NULL;
     g_autoptr(vz_migration) m = vz_migration_create(service, VZ_SIDE_SOURCE, job, err);
     if (!m)
@@ -90,11 +190,15 @@ static vz_migration *new_job(vz_migrate *service, vz_domain *domain,
     if (snapshot->cache_bytes && !vz_options_has(m->options, VZ_OPTION_COMPRESSION_XBZRLE_CACHE))
         m->stream.cache_bytes = snapshot->cache_bytes;
     m->release = vz_release_generate();
+    m->config_xml = g_steal_pointer(&kept);
     m->was_running = snapshot->state == VZ_STATE_RUNNING;
     m->saga.steps = vz_source_steps;
-    m->saga.facts = facts_of(m->options, snapshot->live);
-    if (vz_migration_attach(m, domain, &vz_source_ops, err) && note_begin(m, err))
+    m->saga.facts = facts_of(m->options, subject);
+    if (vz_migration_attach(m, domain, &vz_source_ops, err) && invite(m, err) &&
+        note_begin(m, err)) {
+        *ret_xml = g_steal_pointer(&xml);
         return g_steal_pointer(&m);
+    }
     vz_migration_detach(m, VZ_JOB_FAILED, (*err)->message);
     vz_migration_forget(m);
     return NULL;
@@ -117,16 +221,15 @@ static void no_confirm(vz_migration *m)
 bool vz_source_begin(vz_migrate *service, vz_domain *domain, const vz_source_request *request,
                      vz_migration **ret_migration, char **ret_cookie, char **ret_xml, GError **err)
 {
-    g_autoptr(vz_migration) m = new_job(service, domain, request, err);
+    g_autofree char *xml = NULL;
+    g_autoptr(vz_migration) m = new_job(service, domain, request, &xml, err);
     if (!m)
         return false;
     vz_migration_publish(m, "begin");
     if (!run_phase(m, VZ_PHASE_BEGIN, err))
         return false;
-    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
-    *ret_xml = vz_def_format(snapshot->live, VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE |
-                                                 VZ_DEF_FORMAT_SECURE);
-    *ret_cookie = begin_cookie(m);
+    *ret_xml = g_steal_pointer(&xml);
+    *ret_cookie = begin_cookie(m, request->local_address);
     if (!m->peer_to_peer)
         vz_migrate_watch_phase(m, no_perform);
     *ret_migration = g_steal_pointer(&m);
@@ -164,7 +267,8 @@ static bool take_destination(vz_migration *m, const vz_source_destination *to, G
     memcpy(m->peer_uuid, cookie->host_uuid, VZ_UUID_BYTES);
     m->incarnation = g_strdup(cookie->incarnation);
     m->peer_host = g_steal_pointer(&host);
-    m->peer_port = port ? port : cookie->port;
+    m->peer_port = cookie->port;
+    m->asked_port = port != cookie->port ? port : 0;
     m->disks_answered = json_incref(cookie->disks);
     return true;
 }
@@ -172,16 +276,10 @@ static bool take_destination(vz_migration *m, const vz_source_destination *to, G
 static char *perform_cookie(vz_migration *m)
 {
     const vz_migrate_config *settings = vz_migrate_settings(m->service);
-    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
     g_autofree char *host_name = g_strdup(settings->host_name);
-    g_autofree char *config_xml = NULL;
-    if (m->saga.facts & VZ_FACT_PERSIST_DEST)
-        config_xml =
-            vz_def_format(snapshot->config ? snapshot->config : snapshot->live,
-                          VZ_DEF_FORMAT_INACTIVE | VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_SECURE);
     vz_cookie cookie = {.host_name = host_name,
                         .release = m->release,
-                        .config_xml = config_xml,
+                        .config_xml = m->config_xml,
                         .running = m->was_running,
                         .stats = vz_stats_to_json(&m->stats)};
     if (m->paused_at_us)
@@ -263,7 +361,7 @@ bool vz_source_begin_again(vz_domain *domain, char **ret_cookie, char **ret_xml,
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
     *ret_xml = vz_def_format(snapshot->live, VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE |
                                                  VZ_DEF_FORMAT_SECURE);
-    *ret_cookie = begin_cookie(m);
+    *ret_cookie = begin_cookie(m, NULL);
     return true;
 }
 

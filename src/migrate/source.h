@@ -15,11 +15,14 @@ extern const vz_step vz_source_steps[];
 typedef struct {
     const vz_options *options;
     bool peer_to_peer;
+    const char *local_address; /* by which the client reached this host; NULL: not known */
 } vz_source_request;
 
 /* Starts a job: OPERATION_INVALID (55) while another holds the domain, or where the domain is not
- * running. *ret_migration is a reference; *ret_cookie and *ret_xml (the guest's definition for the
- * other host) are the caller's. On failure nothing is left. */
+ * running (with OFFLINE, where it is); CONFIG_UNSUPPORTED (67) where a definition that came with
+ * the options is another guest's, or (the one to run) not the same machine. *ret_migration is a
+ * reference; *ret_cookie and *ret_xml (the guest's definition for the other host) are the caller's.
+ * On failure nothing is left. */
 bool vz_source_begin(vz_migrate *service, vz_domain *domain, const vz_source_request *request,
                      vz_migration **ret_migration, char **ret_cookie, char **ret_xml, GError **err);
 

@@ -98,6 +98,9 @@ static bool op_resume(vz_domain *domain, void *job, bool *ret_handled, GError **
 static bool op_destroy(vz_domain *domain, void *job, GError **err)
 {
     vz_migration *m = job;
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
+    if (vz_migration_offline(m) && !vz_snapshot_check_active(snapshot, err))
+        return false;
     if (vz_journal_state(m->journal) == VZ_RECORD_RELEASED)
         return vz_fail(
             err, VZ_ERR_OPERATION_INVALID,
@@ -108,6 +111,14 @@ static bool op_destroy(vz_domain *domain, void *job, GError **err)
         return op_abort(domain, job, err);
     vz_source_give_up(m, "the domain was destroyed");
     return true;
+}
+
+/* It stays paused where it then is, as its user would find it without a migration. */
+static void note_io_error(vz_migration *m, const struct json_t *data)
+{
+    const char *action = json_string_value(json_object_get(data, "action"));
+    m->io_error = m->io_error || (action && strcmp(action, "stop") == 0);
+    m->memory_event = true;
 }
 
 static bool op_event(vz_domain *domain, void *job, const char *name, const struct json_t *data,
@@ -123,7 +134,9 @@ static bool op_event(vz_domain *domain, void *job, const char *name, const struc
         vz_table_emit_iteration(domain, (int)json_integer_value(json_object_get(data, "pass")));
         return true;
     }
-    if (strcmp(name, "STOP") == 0 && m->busy && !m->user_suspended) {
+    if (strcmp(name, "BLOCK_IO_ERROR") == 0)
+        note_io_error(m, data);
+    if (strcmp(name, "STOP") == 0 && m->busy && !m->user_suspended && !m->io_error) {
         m->memory_event = true;
         if (m->paused_at_us == 0)
             m->paused_at_us = when_us;

@@ -22,8 +22,14 @@ static void end_record(vz_migration *m)
         vz_migration_forget(m);
         return;
     }
+    /* The destination is being told why the domain stays (offline.h), and ends by that. */
+    bool answering =
+        g_atomic_pointer_get(&m->let_go) && vz_journal_state(m->journal) == VZ_RECORD_NONE;
     vz_verdict_end(m); /* if it fails now, the errand tries it again */
-    vz_migrate_errand(m);
+    if (answering)
+        vz_migrate_errand_later(m);
+    else
+        vz_migrate_errand(m);
 }
 
 static void close_job(vz_migration *m, vz_job_type outcome, const char *error_text)
@@ -55,14 +61,16 @@ void vz_source_close_failed(vz_migration *m, const GError *error)
 
 void vz_source_enter_doubt(vz_migration *m)
 {
+    bool offline = vz_migration_offline(m);
     if (m->retries == 0) {
         vz_domain_add_message(
             m->domain,
-            "migration job %s is in doubt: %s does not say whether the guest runs "
-            "there; it stays paused here and %s is asked again",
-            m->id, m->peer_name, m->peer_name);
-        vz_error(m->id, "in doubt: '%s' stays paused until %s has answered",
-                 vz_domain_name(m->domain), m->peer_name);
+            "migration job %s is in doubt: %s does not say whether the guest %s there; it %s here "
+            "and %s is asked again",
+            m->id, m->peer_name, offline ? "is defined" : "runs",
+            offline ? "is not started" : "stays paused", m->peer_name);
+        vz_error(m->id, "in doubt: '%s' %s until %s has answered", vz_domain_name(m->domain),
+                 offline ? "is not started" : "stays paused", m->peer_name);
     }
     vz_migration_publish(m, VZ_PHASE_IN_DOUBT);
     vz_migrate_retry(m, vz_source_settle);
@@ -203,7 +211,8 @@ static void recover(vz_domain *domain, void *data)
         return;
     }
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
-    m->guest_died = !vz_snapshot_active(snapshot) && vz_migration_process_dead(m);
+    m->guest_died =
+        !vz_migration_offline(m) && !vz_snapshot_active(snapshot) && vz_migration_process_dead(m);
     vz_source_give_up(m, "virtvzd was restarted during the migration");
 }
 

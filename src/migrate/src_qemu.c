@@ -14,7 +14,9 @@
 #include "migrate/stream_sockets.h"
 #include "migrate/trail.h"
 #include "migrate/verdict.h"
+#include "migrate/whereabouts.h"
 #include "storage/identify.h"
+#include "storage/lease.h"
 
 #include <string.h>
 
@@ -25,8 +27,11 @@
 #define PROBE_US ((int64_t)1000 * 1000)
 /* It may be silent for so long, so that a link that is cut for 3 s is survived; not longer, since a
  * guest that stops for the switchover meanwhile waits for it. */
-#define PROBE_PATIENCE_US  ((int64_t)5 * 1000000)
-#define PROBE_AGAIN_US     ((int64_t)500 * 1000)
+#define PROBE_PATIENCE_US ((int64_t)5 * 1000000)
+#define PROBE_AGAIN_US    ((int64_t)500 * 1000)
+/* Where libvirt's QEMU listens for migrations: tools name these without having asked. */
+#define LIBVIRT_PORT_FIRST 49152
+#define LIBVIRT_PORT_LAST  49215
 #define CANCEL_DEADLINE_US ((int64_t)30 * 1000000)
 /* From the release to "completed": bounded by the carrier, which notices a dead link, and by QEMU;
  * this is only for a QEMU that says nothing any more. */
@@ -44,11 +49,19 @@ static bool check_guest(vz_migration *m, GError **err)
     return true;
 }
 
+/* What moves is the right to start it, too, so this host must have it; nobody was fenced for a
+ * move. */
+static bool check_stopped(vz_migration *m, GError **err)
+{
+    bool given = false;
+    return vz_whereabouts_check_start(m->domain, true, &given, m->service, err);
+}
+
 static bool offer_disks(vz_migration *m, GError **err)
 {
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
-    if (!vz_identify_offer(snapshot->live, vz_migrate_settings(m->service)->host_name,
-                           &m->disks_offered, err))
+    if (!vz_identify_offer(vz_migration_subject(m, snapshot),
+                           vz_migrate_settings(m->service)->host_name, &m->disks_offered, err))
         return false;
     char *text = json_dumps(m->disks_offered, JSON_COMPACT);
     bool noted = vz_migration_note(m, "disks-offered", text, err);
@@ -66,7 +79,8 @@ static void withdraw_disks(vz_migration *m)
 
 static bool meet_destination(vz_migration *m, GError **err)
 {
-    return vz_migration_note_peer(m, err) && vz_migration_note_process(m, err) &&
+    return vz_migration_note_peer(m, err) &&
+           (vz_migration_offline(m) || vz_migration_note_process(m, err)) &&
            vz_journal_sync(m->journal, err);
 }
 
@@ -88,11 +102,40 @@ static void close_channel(vz_migration *m)
     vz_migration_stop_carrier(m);
 }
 
+/* Data and questions go by the port that the caller asked for, if the destination answers there. */
+static bool go_by_asked_port(vz_migration *m, GError **err)
+{
+    uint16_t own = m->peer_port;
+    m->peer_port = m->asked_port;
+    if (vz_verdict_probe(m, VZ_QUESTION_DEADLINE_US, err) && vz_migration_note_peer(m, err))
+        return true;
+    m->peer_port = own;
+    return false;
+}
+
+/* The destination's own port first: on a host that runs libvirt, too, another guest's QEMU may wait
+ * at the one that was guessed, and a stray connection would ruin that guest's move. */
+static bool go_by_own_port(vz_migration *m, GError **err)
+{
+    g_autoptr(GError) neither = NULL;
+    if (vz_verdict_probe(m, VZ_QUESTION_DEADLINE_US, err)) {
+        if (m->asked_port)
+            vz_info(m->id, "data goes to port %u, not to %u, which is taken for a guess",
+                    m->peer_port, m->asked_port);
+        return true;
+    }
+    if (!m->asked_port || m->abort_reason || !go_by_asked_port(m, &neither))
+        return false;
+    g_clear_error(err);
+    return true;
+}
+
 static bool prove_ask(vz_migration *m, GError **err)
 {
+    bool guess = m->asked_port >= LIBVIRT_PORT_FIRST && m->asked_port <= LIBVIRT_PORT_LAST;
     /* From now on the destination keeps its record until it is told to forget it. */
     return vz_migration_note(m, VZ_NOTE_PROBED, "yes", err) &&
-           vz_verdict_probe(m, VZ_QUESTION_DEADLINE_US, err);
+           (m->asked_port && !guess ? go_by_asked_port(m, err) : go_by_own_port(m, err));
 }
 
 static void set_paused(vz_migration *m, int64_t when_us)
@@ -121,6 +164,12 @@ bool vz_source_look(vz_migration *m, vz_memory_status *ret_status, const char *p
     if (!qemu || !vz_memory_query(vz_qemu_qmp(qemu), ret_status, &m->stats, &reason, err))
         return false;
     vz_migration_publish(m, phase);
+    if (m->io_error && vz_options_has(m->options, VZ_OPTION_ABORT_ON_ERROR) &&
+        vz_journal_state(m->journal) != VZ_RECORD_RELEASED)
+        return vz_fail(err, VZ_ERR_OPERATION_FAILED,
+                       "job 'migration out' failed due to I/O error: a disk of domain '%s' failed, "
+                       "so it is paused here ('virsh domstate --reason')",
+                       vz_domain_name(m->domain));
     if (*ret_status != VZ_MEMORY_FAILED && *ret_status != VZ_MEMORY_CANCELLED)
         return true;
     vz_channel_info info;
@@ -283,6 +332,8 @@ static bool release_guest(vz_migration *m, GError **err)
         return vz_migration_fail_aborted(m, err);
     if (!vz_journal_advance(m->journal, VZ_RECORD_RELEASED, err))
         return false;
+    if (vz_migration_offline(m)) /* nothing else goes but the proof */
+        return true;
     vz_qemu *qemu = vz_migration_qemu(m, err);
     if (!qemu || !vz_memory_release(vz_qemu_qmp(qemu), err))
         return false;
@@ -329,15 +380,17 @@ static bool hand_over(vz_migration *m, GError **err)
 {
     m->verdict = ask_destination(m);
     m->verdict_known = true;
+    bool offline = vz_migration_offline(m);
     if (m->verdict == VZ_OUTCOME_MOVED)
         return true;
-    return m->verdict == VZ_OUTCOME_NOT_MOVED
-               ? vz_fail(err, VZ_ERR_OPERATION_FAILED,
-                         "the destination did not start the guest; it goes on here")
-               : vz_fail(err, VZ_ERR_OPERATION_FAILED,
-                         "it cannot be told whether the guest runs on %s; it stays paused here and "
-                         "%s is asked again",
-                         m->peer_name, m->peer_name);
+    if (m->verdict == VZ_OUTCOME_NOT_MOVED)
+        return vz_fail(err, VZ_ERR_OPERATION_FAILED, "the destination did not %s; it %s here",
+                       offline ? "take the domain over" : "start the guest",
+                       offline ? "is still" : "goes on");
+    return vz_fail(err, VZ_ERR_OPERATION_FAILED,
+                   "it cannot be told whether the guest %s on %s; it %s here and %s is asked again",
+                   offline ? "is defined" : "runs", m->peer_name,
+                   offline ? "is not started" : "stays paused", m->peer_name);
 }
 
 /* Before the guest's end here, so that there is no moment in which a start would not ask. */
@@ -358,8 +411,12 @@ static bool end_source(vz_migration *m, GError **err)
         m->stats.type = m->pages_lost ? VZ_JOB_FAILED : VZ_JOB_COMPLETED;
         vz_table_emit_job_completed(m->domain, &m->stats);
     }
-    return m->pages_lost ? vz_life_end(m->domain, VZ_SHUTOFF_CRASHED, VZ_STOPPED_FAILED, err)
-                         : vz_life_end(m->domain, VZ_SHUTOFF_MIGRATED, VZ_STOPPED_MIGRATED, err);
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
+    if (vz_migration_offline(m) && snapshot->config) /* left by a host that died under the guest */
+        vz_lease_release(m->domain, snapshot->config);
+    if (m->pages_lost)
+        return vz_life_end(m->domain, VZ_SHUTOFF_CRASHED, VZ_STOPPED_FAILED, err);
+    return vz_life_end(m->domain, VZ_SHUTOFF_MIGRATED, VZ_STOPPED_MIGRATED, err);
 }
 
 static bool undefine_source(vz_migration *m, GError **err)
@@ -370,21 +427,22 @@ static bool undefine_source(vz_migration *m, GError **err)
 
 const vz_step vz_source_steps[] = {
     /* clang-format off */
-    /* name               phase             kind              when                     unless run               undo            ask */
-    { "check-guest",      VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, 0,                       0, check_guest,      NULL,           NULL },
-    { "offer-disks",      VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, VZ_FACT_DISKS,           0, offer_disks,      withdraw_disks, NULL },
-    { "meet-destination", VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0, meet_destination, NULL,           NULL },
-    { "prove-disks",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,           0, prove_disks,      NULL,           NULL },
-    { "open-channel",     VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0, open_channel,     close_channel,  NULL },
-    { "prove-ask",        VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0, prove_ask,        NULL,           NULL },
-    { "pause-guest",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, VZ_FACT_COMA,            0, pause_guest,      vz_source_resume_guest, NULL },
-    { "copy-memory",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0, copy_memory,      stop_memory,    NULL },
-    { "release",          VZ_PHASE_PERFORM, VZ_STEP_RELEASE,  0,                       0, release_guest,    NULL,           ask_destination },
-    { "hand-over",        VZ_PHASE_CONFIRM, VZ_STEP_PIVOT,    0,                       0, hand_over,        NULL,           ask_destination },
-    { "serve-pages",      VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_POSTCOPY,        0, vz_source_serve_pages, NULL,      NULL },
-    { "mark-moved",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0, mark_moved,       NULL,           NULL },
-    { "end-source",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0, end_source,       NULL,           NULL },
-    { "undefine",         VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_UNDEFINE_SOURCE, 0, undefine_source,  NULL,           NULL },
-    { NULL,               VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0, NULL,             NULL,           NULL },
+    /* name               phase             kind              when                     unless           run               undo            ask */
+    { "check-guest",      VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, 0,                       VZ_FACT_OFFLINE, check_guest,      NULL,           NULL },
+    { "check-stopped",    VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, VZ_FACT_OFFLINE,         0,               check_stopped,    NULL,           NULL },
+    { "offer-disks",      VZ_PHASE_BEGIN,   VZ_STEP_UNDOABLE, VZ_FACT_DISKS,           0,               offer_disks,      withdraw_disks, NULL },
+    { "meet-destination", VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0,               meet_destination, NULL,           NULL },
+    { "prove-disks",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,           0,               prove_disks,      NULL,           NULL },
+    { "open-channel",     VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       VZ_FACT_OFFLINE, open_channel,     close_channel,  NULL },
+    { "prove-ask",        VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0,               prove_ask,        NULL,           NULL },
+    { "pause-guest",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, VZ_FACT_COMA,            0,               pause_guest,      vz_source_resume_guest, NULL },
+    { "copy-memory",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       VZ_FACT_OFFLINE, copy_memory,      stop_memory,    NULL },
+    { "release",          VZ_PHASE_PERFORM, VZ_STEP_RELEASE,  0,                       0,               release_guest,    NULL,           ask_destination },
+    { "hand-over",        VZ_PHASE_CONFIRM, VZ_STEP_PIVOT,    0,                       0,               hand_over,        NULL,           ask_destination },
+    { "serve-pages",      VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_POSTCOPY,        0,               vz_source_serve_pages, NULL,      NULL },
+    { "mark-moved",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0,               mark_moved,       NULL,           NULL },
+    { "end-source",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0,               end_source,       NULL,           NULL },
+    { "undefine",         VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_UNDEFINE_SOURCE, 0,               undefine_source,  NULL,           NULL },
+    { NULL,               VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0,               NULL,             NULL,           NULL },
     /* clang-format on */
 };

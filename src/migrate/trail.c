@@ -202,6 +202,20 @@ bool vz_trail_unmark(vz_migrate *service, const char *domain, const char *mark, 
            vz_store_clear_mark(store_of(service), domain, mark, err);
 }
 
+void vz_trail_call_off(const vz_migration *m)
+{
+    g_autoptr(GError) err = NULL;
+    g_autofree char *moved = NULL;
+    g_autofree char *domain = vz_journal_get(m->journal, VZ_NOTE_DOMAIN);
+    if (!domain)
+        return;
+    if (!vz_trail_unmark(m->service, domain, VZ_MARK_ARRIVING, m->id, &err) ||
+        !vz_trail_get_mark(m, VZ_MARK_MOVED, &moved, &err))
+        vz_error(m->id, "domain %s stays marked as arriving: %s", domain, err->message);
+    else if (!vz_trail_mark_is_of(moved, m->id)) /* if taken back, the source is asked by it */
+        vz_trail_remove(m->service, m->id);
+}
+
 bool vz_trail_mark_job(const char *value, uint8_t ret_job[VZ_UUID_BYTES])
 {
     char id[VZ_UUID_TEXT_BYTES];

@@ -54,6 +54,9 @@ bool vz_trail_get_mark(const vz_migration *migration, const char *mark, char **r
 /* Removes a mark, if it is of this job. */
 bool vz_trail_unmark(vz_migrate *service, const char *domain, const char *mark, const char *job,
                      GError **err);
+/* The job will not bring its guest here: its mark goes, and what is known of the other host unless
+ * an earlier job's mark needs it. What fails is logged. */
+void vz_trail_call_off(const vz_migration *migration);
 /* Whether a mark's value (may be NULL) names this job. */
 bool vz_trail_mark_is_of(const char *value, const char *job);
 /* The job that a mark's value names. false: the value is damaged. */

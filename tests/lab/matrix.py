@@ -21,8 +21,8 @@ MODES = {"managed": (), "p2p": ("--p2p",)}
 # How the guest moves: virsh's options, and the facts by which steps then run (migration.h).
 OPTIONS = ("--persistent", "--undefinesource")
 FACTS = {"disks", "persist-dest", "undefine-source"}
-# Facts of moves that are not the matrix's, and what tests their steps.
-ELSEWHERE = {"postcopy": "test_postcopy.py"}
+OFFLINE_FACTS = FACTS | {"offline"}  # not in the matrix: test_offline.py
+POSTCOPY_FACTS = FACTS | {"postcopy"}  # nor these: test_postcopy.py
 LIVES = {"live": (("--live",), set()), "coma": ((), {"coma"})}
 
 Step = collections.namedtuple("Step", "side name phase kind needs forbidden")
@@ -47,18 +47,17 @@ NAMES = [step.name for step in STEPS]
 assert len(set(NAMES)) == len(NAMES), "two steps have one name: the matrix cannot tell them apart"
 
 
-def step_named(one):
-    return STEPS[NAMES.index(one)]
-
-
 def step_of(case):
-    return step_named(case.step)
+    return STEPS[NAMES.index(case.step)]
+
+
+def has(step, facts):
+    """Whether a step is part of a move with these facts."""
+    return (not step.needs or step.needs & facts) and not step.forbidden & facts
 
 
 def runs(step, live):
-    """Whether a step is part of such a move."""
-    facts = FACTS | LIVES[live][1]
-    return (not step.needs or step.needs & facts) and not step.forbidden & facts
+    return has(step, FACTS | LIVES[live][1])
 
 
 def name(case):
@@ -89,12 +88,9 @@ def every_case():
 
 
 def unreached():
-    """Steps that no move of the matrix has, and nobody else's."""
-    return [one for one in NAMES if one not in reached() and not step_named(one).needs & set(ELSEWHERE)]
-
-
-def reached():
-    return [step.name for step in STEPS if any(runs(step, live) for live in LIVES)]
+    """Steps that no move of the matrix has, nor one of test_offline.py or test_postcopy.py."""
+    return [step.name for step in STEPS if not has(step, OFFLINE_FACTS)
+            and not has(step, POSTCOPY_FACTS) and not any(runs(step, live) for live in LIVES)]
 
 
 def first_of(kind):
@@ -133,8 +129,9 @@ def sample(seed):
     """Each step and each quick fault at least once, one slow fault, and what is crucial."""
     chance = random.Random(seed)
     cases, _ = every_case()
+    names = [step.name for step in STEPS if any(runs(step, live) for live in LIVES)]
     chosen = [case for case in crucial() if case in cases]
-    steps = [one for one in reached() if one not in {case.step for case in chosen}]
+    steps = [one for one in names if one not in {case.step for case in chosen}]
     quick = [one for one in faults.FAULTS if not faults.FAULTS[one].slow]
     slow = [one for one in faults.FAULTS if faults.FAULTS[one].slow]
     kinds = [one for one in quick if one not in {case.fault for case in chosen}]
@@ -143,7 +140,7 @@ def sample(seed):
     chance.shuffle(kinds)
     while steps or kinds:
         fault = kinds.pop() if kinds else chance.choice(quick)
-        step = steps.pop() if steps else chance.choice(reached())
+        step = steps.pop() if steps else chance.choice(names)
         if faults.FAULTS[fault].victim and STEPS[NAMES.index(step)].phase != "finish":
             steps.insert(0, step)
             step = first_of("release").name

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 import sys
 import unittest
 
@@ -178,6 +179,45 @@ class Effects(StreamTest):
                 r"Auto converge throttle: +[5-9][0-9]", self.stats(here, busy)), 120)
             self.end(process)
             busy.expect_on(there)
+
+
+class IoError(StreamTest):
+    """A guest's image on a file system that both hosts have mounted, and that becomes full."""
+
+    def setUp(self):
+        super().setUp()
+        file = os.path.join(scene.lab.shared, "small.fs")
+        with open(file, "wb") as image:
+            image.truncate(16 << 20)
+        scene.a.out("mkfs.ext4", "-q", "-m", "0", "/shared/small.fs")
+        self.device = subprocess.run(["losetup", "--find", "--show", file], check=True,
+                                     stdout=subprocess.PIPE, text=True).stdout.strip()
+        self.addCleanup(subprocess.run, ["losetup", "--detach", self.device], check=True)
+        numbers = os.stat(self.device).st_rdev
+        for host in (scene.a, scene.b):
+            host.out("sh", "-c", "mkdir -p /small && mknod /small.dev b %d %d && mount /small.dev /small"
+                     % (os.major(numbers), os.minor(numbers)))
+            self.addCleanup(host.run, "sh", "-c", "umount /small; rm /small.dev")
+        self.guest = scene.guest("io", "vz.dirty=1 vz.disksize=8", disk="/small/io.img")
+        self.addCleanup(scene.guests.remove, self.guest)
+        self.guest.start(scene.a)
+        self.addCleanup(scene.a.run, "virsh", "-c", VZ, "undefine", "io")
+        self.addCleanup(scene.a.run, "virsh", "-c", VZ, "destroy", "io")
+
+    def test_abort_on_error(self):
+        with self.guest.unharmed():
+            scene.lab.shape(SLOW)
+            here, there, process = self.begin(self.guest, "--p2p", "--abort-on-error")
+            self.copying(here, self.guest)
+            here.run("sh", "-c", "cat /dev/zero > /small/filler", check=False)
+            _, err = process.communicate(timeout=MIGRATE_TIMEOUT_S)
+            self.assertEqual(process.returncode, 1)
+            self.assertIn("error: operation failed: job 'migration out' failed due to I/O error", err)
+            self.assertIn("paused (I/O error)", here.out("virsh", "-c", VZ, "domstate", "--reason",
+                                                         "io"))
+            self.assertIsNone(self.guest.state(there))
+            here.out("rm", "/small/filler")
+            here.out("virsh", "-c", VZ, "resume", "io")
 
 
 class WhatQemuSays(StreamTest):

@@ -132,6 +132,15 @@ class Recorder:
             self.phases(cancelled=True)
         self.clear()
 
+    def offline(self):
+        """Of a domain that is shut off."""
+        a, b = self.scene.a, self.scene.b
+        a.run("virsh", "-c", VZ, "define", self.guest.file)
+        with self.kept("offline"):
+            a.run("virsh", "-c", VZ, "migrate", "--offline", "--persistent", self.guest.name,
+                  self.scene.uri(b), timeout=120)
+        self.clear()
+
     def resolved(self, name, fault, word):
         """In doubt, until the operator decides."""
         a, b = self.scene.a, self.scene.b
@@ -166,6 +175,9 @@ def main():
         try:
             recorder.moved()
             recorder.cancelled()
+            if "check-stopped" in subprocess.run([os.path.join(BUILD, "print-steps")], check=True,
+                                                 stdout=subprocess.PIPE, text=True).stdout:
+                recorder.offline()
             if "resolve" in scene.a.run("vz", "--help", check=False).stdout:
                 recorder.resolved("here", "commit:crash:after", "--here")
                 recorder.resolved("there", "start-guest:crash:before", "--there")

@@ -16,7 +16,8 @@ typedef struct {
     vz_channel_keys *ours; /* the asker's */
     char *host_fingerprint;
     channel_host *host;
-    int answers; /* atomic */
+    int answers;  /* atomic */
+    bool is_open; /* the job does not know its peer yet */
 } fixture;
 
 /* As a daemon does it: the key comes from its file each time, so also after a restart. */
@@ -29,7 +30,7 @@ static bool find(const uint8_t job[VZ_UUID_BYTES], vz_channel_keys **ret_keys,
         return false;
     *ret_keys = vz_channel_keys_load(f->key_path, &err);
     g_assert_no_error(err);
-    *ret_peer_fingerprint = g_strdup(vz_channel_keys_fingerprint(f->ours));
+    *ret_peer_fingerprint = f->is_open ? NULL : g_strdup(vz_channel_keys_fingerprint(f->ours));
     return true;
 }
 
@@ -46,9 +47,15 @@ static bool answer(const vz_ask_visit *visit, GBytes *question, GBytes **ret_ans
         return vz_fail(err, VZ_ERR_OPERATION_INVALID, "no verdict yet");
     if (strcmp(text, "slow") == 0)
         g_usleep(G_USEC_PER_SEC);
+    g_assert_true(visit->is_stranger == f->is_open);
+    if (strcmp(text, "who") == 0)
+        question = g_bytes_new(visit->peer_fingerprint, strlen(visit->peer_fingerprint));
+    else
+        g_bytes_ref(question);
     *ret_answer = strcmp(text, "long") == 0
                       ? g_bytes_new_take(g_malloc0(VZ_ASK_MAX_BYTES + 1), VZ_ASK_MAX_BYTES + 1)
                       : g_bytes_ref(question);
+    g_bytes_unref(question);
     return true;
 }
 
@@ -160,6 +167,28 @@ static void test_strangers(fixture *f, G_GNUC_UNUSED const void *data)
     g_assert_cmpint(f->answers, ==, 0); /* nothing was asked of the handler */
 }
 
+/* A job that does not know its peer yet lets anybody in, and is told which key he holds. */
+static void test_open_job(fixture *f, G_GNUC_UNUSED const void *data)
+{
+    g_autoptr(GError) err = NULL;
+    g_autoptr(vz_channel_keys) stranger = vz_channel_keys_generate(&err);
+    const char *theirs = vz_channel_keys_fingerprint(stranger);
+    g_autoptr(GBytes) got = NULL;
+    vz_ask_request request = request_of(f, 5000);
+    request.keys = stranger;
+    f->is_open = true;
+    ask(&request, "who", 3, &got, &err);
+    g_assert_no_error(err);
+    g_assert_cmpmem(g_bytes_get_data(got, NULL), g_bytes_get_size(got), theirs, strlen(theirs));
+    /* He still knows whom he asks. */
+    request = request_of(f, 5000);
+    request.keys = stranger;
+    request.peer_fingerprint = theirs;
+    g_clear_pointer(&got, g_bytes_unref);
+    g_assert_false(ask(&request, "who", 3, &got, &err));
+    g_assert_error(err, VZ_ERROR, VZ_ERR_AUTH_FAILED);
+}
+
 /* A peer that may ask announces more than there may be: cut off, before any memory is spent. */
 static void test_oversize_frame(fixture *f, G_GNUC_UNUSED const void *data)
 {
@@ -248,6 +277,7 @@ int main(int argc, char **argv)
     ADD("round-trip", test_round_trip);
     ADD("errors", test_errors);
     ADD("strangers", test_strangers);
+    ADD("open-job", test_open_job);
     ADD("oversize-frame", test_oversize_frame);
     ADD("many", test_many);
     ADD("black-hole", test_black_hole);

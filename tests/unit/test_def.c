@@ -194,53 +194,6 @@ static void check_many_devices(const void *machine)
     same_document(same, shown);
 }
 
-static vz_def *changed(const char *xml, const char *old, const char *new)
-{
-    g_auto(GStrv) parts = g_strsplit(xml, old, 2);
-    g_assert_cmpuint(g_strv_length(parts), ==, 2);
-    g_autofree char *other = g_strjoinv(new, parts);
-    return parse(other);
-}
-
-static void check_abi(void)
-{
-    static const struct {
-        const char *old, *new, *words; /* words NULL: a guest does not see it */
-    } cases[] = {
-        {"<name>full<", "<name>moved<", NULL},
-        {"/images/a.qcow2", "/elsewhere/a.qcow2", NULL},
-        {"bridge='br0'", "bridge='br7'", NULL},
-        {" cache='none'", " cache='directsync'", NULL},
-        {"port='5901'", "port='5999'", NULL},
-        {"<title>", "<title>New ", NULL},
-        {"'KiB'>976563<", "'KiB'>976564<", "/domain/memory"},
-        {">4</vcpu>", " current='2'>4</vcpu>", "/domain/vcpu@current"},
-        {"pc-i440fx-7.2", "pc-i440fx-10.0", "/domain/os/type@machine"},
-        {"<model type='rtl8139'/>", "<model type='e1000'/>", "/domain/devices/interface[1]/model"},
-        {"52:54:00:aa:bb:01", "52:54:00:aa:bb:03", "/domain/devices/interface[1]/mac@address"},
-        {"slot='0x04'", "slot='0x14'", "/domain/devices/interface[1]/address@slot"},
-        {"<target dev='sda' bus='scsi'/>", "<target dev='sdc' bus='scsi'/>",
-         "/domain/devices/disk[2]/target@dev"},
-        {"<acpi/>", "", "/domain/features/acpi 'absent' does not match source 'present'"},
-        {"name='aes'", "name='avx'", "/domain/cpu/feature[2]@name"},
-        {"name='app.0'", "name='app.1'", "/domain/devices/channel[2]/target@name"},
-        {"<readonly/>", "", "/domain/devices/disk[3]/readonly"},
-    };
-    g_autofree char *xml = golden("pc-full.defined.xml");
-    g_autoptr(vz_def) def = parse(xml);
-    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
-        g_autoptr(GError) err = NULL;
-        g_autoptr(vz_def) other = changed(xml, cases[i].old, cases[i].new);
-        bool same = vz_def_same_abi(def, other, &err);
-        g_assert_true(same == !cases[i].words);
-        if (same)
-            continue;
-        g_assert_error(err, VZ_ERROR, VZ_ERR_CONFIG_UNSUPPORTED);
-        if (!strstr(err->message, cases[i].words))
-            g_error("'%s' lacks '%s'", err->message, cases[i].words);
-    }
-}
-
 static void refused(const char *xml, int code, const char *words)
 {
     g_autoptr(GError) err = NULL;
@@ -454,7 +407,6 @@ int main(int argc, char **argv)
     g_test_add_func("/def/generated", check_generated);
     g_test_add_data_func("/def/many-devices/pc", "pc", check_many_devices);
     g_test_add_data_func("/def/many-devices/q35", "q35", check_many_devices);
-    g_test_add_func("/def/abi", check_abi);
     g_test_add_func("/def/refusals", check_refusals);
     g_test_add_func("/def/whole-documents", check_whole_documents);
     g_test_add_func("/def/bombs", check_bombs);

@@ -310,7 +310,7 @@ static void test_journal_damage_is_named(void)
     g_autofree char *path = g_build_filename(dir, "x.in", NULL);
     static const char *const damaged[] = {
         "",
-        "virtvz-journal 3 in 07000000-0000-0000-0000-000000000000\n",
+        "virtvz-journal 99 in 07000000-0000-0000-0000-000000000000\n",
         "virtvz-journal 0 in 07000000-0000-0000-0000-000000000000\n",
         "hello\n",
         "virtvz-journal 1 in 07000000-0000-0000-0000-000000000000\nstate dancing\n",
