@@ -18,6 +18,7 @@
 #define PAUSE_PATIENCE_US ((int64_t)5 * 1000000)
 /* For the actor to get round to it; shorter than the asker's deadline. */
 #define VISIT_PATIENCE_US ((int64_t)15 * 1000000)
+#define LAST_WORDS_US     ((int64_t)30 * 1000000)
 #define ALL_PAGES         "pages" /* a note: they have come */
 
 bool vz_destination_allow_userfault(vz_migration *m, GError **err)
@@ -55,11 +56,26 @@ bool vz_destination_may_be_switched(vz_migration *m)
            status != VZ_MEMORY_COMPLETED && status != VZ_MEMORY_FAILED;
 }
 
+/* The source's QEMU has to hear the end, or takes the move for failed and runs the guest again
+ * (QEMU 10.0, migration_completion): the carrier lives until then. */
+static int64_t last_words_until(vz_migration *m)
+{
+    if (m->whole_at_us == 0)
+        m->whole_at_us = vz_now_us();
+    return m->whole_at_us + LAST_WORDS_US;
+}
+
 bool vz_destination_receive_pages(vz_migration *m, GError **err)
 {
     vz_memory_status status;
+    g_autoptr(GError) none = NULL;
+    if (!m->carrier && !vz_migration_keep_carrier(m, vz_destination_on_channel, &none))
+        vz_warn(m->id, "%s", none->message);
     if (!query(m, &status, err))
         return false;
+    if (status == VZ_MEMORY_COMPLETED && vz_postcopy_living_channels(m) > 0 &&
+        vz_now_us() < last_words_until(m))
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID, "the source has not heard of the end yet");
     if (status == VZ_MEMORY_COMPLETED)
         return vz_migration_note(m, ALL_PAGES, "yes", err) && vz_journal_sync(m->journal, err);
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(m->domain);

@@ -130,6 +130,7 @@ struct vz_migration {
     bool reserved;                   /* holds its place in the table */
     bool run_on_arrival;
     bool source_is_dead;  /* proved, or by the operator's word: no Finish is waited for */
+    int64_t whole_at_us;  /* when all pages had come; 0: not yet */
     bool no_way_back;     /* the source says so of a post-copy: likewise */
     bool has_userfault;   /* QEMU's user has the right to it (driver/qemu/userfault.h) */
     char *client_address; /* of who called Prepare; NULL: not known */

@@ -16,6 +16,16 @@ unsigned vz_postcopy_next_channel(const vz_migration *m)
     return next;
 }
 
+unsigned vz_postcopy_living_channels(const vz_migration *m)
+{
+    size_t n = 0;
+    unsigned living = 0;
+    const vz_channel_info *all = m->carrier ? vz_carrier_channels(m->carrier, &n) : NULL;
+    for (size_t i = 0; i < n; i++)
+        living += all[i].purpose == VZ_PURPOSE_MEMORY && all[i].state < VZ_CHANNEL_FINISHED;
+    return living;
+}
+
 static bool noted(vz_migration *m, const char *key)
 {
     g_autofree char *value = vz_journal_get(m->journal, key);

@@ -107,22 +107,11 @@ static bool lose(vz_migration *m, const char *why)
     return true;
 }
 
-/* QEMU's connections that are neither broken nor ended. */
-static unsigned living_channels(const vz_migration *m)
-{
-    size_t n = 0;
-    unsigned living = 0;
-    const vz_channel_info *all = m->carrier ? vz_carrier_channels(m->carrier, &n) : NULL;
-    for (size_t i = 0; i < n; i++)
-        living += all[i].purpose == VZ_PURPOSE_MEMORY && all[i].state < VZ_CHANNEL_FINISHED;
-    return living;
-}
-
 /* Breaks a connection of which a part has been missing for long, so that it can be made anew. */
 static void break_crippled(vz_migration *m, int64_t *whole_us)
 {
     g_autoptr(GError) err = NULL;
-    if (living_channels(m) >= vz_stream_channels(&m->stream))
+    if (vz_postcopy_living_channels(m) >= vz_stream_channels(&m->stream))
         *whole_us = vz_now_us();
     vz_qemu *qemu = vz_migration_qemu(m, &err);
     if (!qemu || vz_now_us() - *whole_us < SHORT_PATIENCE_US)
@@ -218,14 +207,32 @@ static void serve(vz_migration *m, watch *w, vz_memory_status status)
     break_crippled(m, &w->whole_us);
 }
 
+/* QEMU took the end of the connection for a failure, and may have started the guest again, which is
+ * the destination's. All may have come all the same. */
+static bool has_failed(vz_migration *m, vz_memory_status status, bool *ret_over, GError **err)
+{
+    unsigned first;
+    g_autoptr(GError) why = NULL;
+    vz_qemu *qemu = status == VZ_MEMORY_FAILED ? vz_migration_qemu(m, &why) : NULL;
+    if (!qemu)
+        return false;
+    if (!vz_qemu_stop(qemu, &why))
+        vz_error(m->id, "%s", why->message);
+    g_clear_error(&why);
+    if (!ask_to_listen(m, &first, ret_over, &why) || !*ret_over)
+        return false;
+    g_clear_error(err);
+    return true;
+}
+
 /* One round. *ret_over: it is over, in whichever way. */
 static bool round_of(vz_migration *m, watch *w, bool *ret_over, GError **err)
 {
-    vz_memory_status status;
+    vz_memory_status status = VZ_MEMORY_NONE;
     if (m->guest_died)
         return *ret_over = lose(m, "QEMU ended on the source before all of its memory had gone");
     if (!vz_source_look(m, &status, "post-copy", err))
-        return false;
+        return has_failed(m, status, ret_over, err);
     vz_source_note_switch(m, status);
     *ret_over = status == VZ_MEMORY_COMPLETED;
     if (status == VZ_MEMORY_POSTCOPY_PAUSED)
