@@ -35,6 +35,10 @@ check-long: packages all
 check-faults: packages all
 	VZ_GUEST_OUT=$(VZ_BUILD)/guest python3 tests/lab/run_faults.py
 
+# Needs no quiet machine; libvirtd makes and ends some fifty guests, which takes minutes.
+compare: packages-demo all
+	python3 tests/lab/compare_libvirt.py --write
+
 bench: packages-demo all
 	python3 tests/bench/migrate.py
 
@@ -66,6 +70,7 @@ help:
 	@echo "make check-long    the same and what takes long"
 	@echo "make check-faults  every fault at every step of a move, for VZ_FAULTS_MINUTES; as root"
 	@echo "make bench         moves guests by libvirt and by virtvz, in turns, and compares; as root"
+	@echo "make compare       asks libvirt and virtvz what they say to every mistake; as root"
 	@echo "make asan, tsan    build with sanitizers, into build-asan, build-tsan; unit tests"
 	@echo "make clang         the same with clang, into build-clang"
 	@echo "make install       install; DESTDIR is honoured"
@@ -73,4 +78,4 @@ help:
 	@echo "make clean         remove the build directories"
 
 .NOTPARALLEL: # ninja is
-.PHONY: all packages packages-demo demo bench check check-long check-faults asan tsan clang install clean help
+.PHONY: all packages packages-demo demo bench compare check check-long check-faults asan tsan clang install clean help

@@ -42,8 +42,7 @@ vz_wire_domain vz_api_domain(vz_call *call, vz_domain *domain)
 bool vz_api_check_flags(uint32_t flags, uint32_t known, const char *function, GError **err)
 {
     uint32_t unknown = flags & ~known;
-    return unknown == 0 || vz_fail(err, VZ_ERR_INVALID_ARG,
-                                   "unsupported flags (0x%x) in function %s", unknown, function);
+    return unknown == 0 || vz_fail_flags(err, unknown, function);
 }
 
 bool vz_api_return_text(vz_call *call, char *take_text, vz_wire_string_ret *ret)

@@ -145,8 +145,9 @@ bool vz_api_domain_migrate_set_max_downtime(
         return vz_fail(err, VZ_ERR_INVALID_ARG,
                        "downtime must be at most %d ms, which is what QEMU takes",
                        VZ_DOWNTIME_MAX_MS);
+    uint64_t limit_ms = args->downtime ? args->downtime : VZ_DOWNTIME_DEFAULT_MS;
     if (s->has_job && s->job.ops && s->job.ops->set_max_downtime &&
-        !s->job.ops->set_max_downtime(domain, s->job.data, args->downtime, err))
+        !s->job.ops->set_max_downtime(domain, s->job.data, limit_ms, err))
         return false;
     vz_domain_set_migration_limits(domain, s->max_speed_bytes_s, args->downtime);
     return true;

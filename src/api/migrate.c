@@ -223,7 +223,9 @@ static bool prepare(vz_call *call, vz_options *take_options, const vz_wire_bytes
                vz_fail(err, VZ_ERR_INVALID_ARG, "the source sent no cookie; is it a virtvzd?"));
     if (ok && vz_options_has(a->options, VZ_OPTION_POSTCOPY_RESUME))
         return prepare_again(a, err);
-    ok = ok && (a->def = arriving_def(a->options, err)) != NULL &&
+    /* Before the name is: it is taken here by the guest itself. */
+    ok = ok && vz_destination_check_host(vz_this_host.migrate, &a->cookie, err) &&
+         (a->def = arriving_def(a->options, err)) != NULL &&
          (domain = vz_table_reserve(vz_this_host.table, a->def->uuid, a->def->name,
                                     VZ_RESERVE_START, err)) != NULL;
     if (!ok) {

@@ -50,9 +50,23 @@ bool(vz_fail_errno)(GError **err, int errnum, const char *format, ...)
     return false;
 }
 
+/* Errors whose message is the full text. */
+static GQuark bare_quark(void)
+{
+    return g_quark_from_static_string("vz-error-bare-quark");
+}
+
+bool vz_fail_flags(GError **err, uint64_t unknown, const char *function)
+{
+    g_set_error(err, bare_quark(), VZ_ERR_INVALID_ARG,
+                "unsupported flags (0x%" G_GINT64_MODIFIER "x) in function %s", unknown, function);
+    return false;
+}
+
 vz_error_code vz_error_number(const GError *error)
 {
-    return error->domain == VZ_ERROR ? (vz_error_code)error->code : VZ_ERR_INTERNAL_ERROR;
+    bool ours = error->domain == VZ_ERROR || error->domain == bare_quark();
+    return ours ? (vz_error_code)error->code : VZ_ERR_INTERNAL_ERROR;
 }
 
 const char *vz_error_prefix(vz_error_code code)
@@ -65,15 +79,18 @@ const char *vz_error_prefix(vz_error_code code)
 
 char *vz_error_text(const GError *error)
 {
-    return g_strconcat(vz_error_prefix(vz_error_number(error)), error->message, NULL);
+    const char *prefix =
+        error->domain == bare_quark() ? "" : vz_error_prefix(vz_error_number(error));
+    return g_strconcat(prefix, error->message, NULL);
 }
 
 bool vz_fail_from_peer(GError **err, int code, const char *text)
 {
     const char *prefix = vz_error_prefix((vz_error_code)code);
     const char *detail = text ? text : "the peer gave no reason";
-    if (g_str_has_prefix(detail, prefix))
+    bool bare = text && !g_str_has_prefix(text, prefix);
+    if (text && !bare)
         detail += strlen(prefix);
-    g_set_error_literal(err, VZ_ERROR, code, detail);
+    g_set_error_literal(err, bare ? bare_quark() : VZ_ERROR, code, detail);
     return false;
 }

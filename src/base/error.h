@@ -8,6 +8,7 @@
 
 #include <glib.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 typedef enum {
 #define ERROR(id, number, prefix) VZ_ERR_##id = (number),
@@ -20,6 +21,10 @@ GQuark vz_error_quark(void);
 
 /* Sets *err (never NULL) and returns false, so that `return vz_fail(...)` reads as one thought. */
 bool vz_fail(GError **err, vz_error_code code, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/* INVALID_ARG "unsupported flags (0x40) in function virDomainCreate", without the prefix of that
+ * code: libvirt has none here either. */
+bool vz_fail_flags(GError **err, uint64_t unknown, const char *function);
 
 /* The same with ": " and strerror(errnum) appended; code SYSTEM_ERROR. */
 bool vz_fail_errno(GError **err, int errnum, const char *format, ...) G_GNUC_PRINTF(3, 4);
@@ -37,15 +42,15 @@ bool vz_fail_errno(GError **err, int errnum, const char *format, ...) G_GNUC_PRI
         false;                                                                                     \
     })
 
-/* The libvirt number of an error: its own code within VZ_ERROR, else INTERNAL_ERROR. */
+/* The libvirt number of an error: its own code if one of the above made it, else INTERNAL_ERROR. */
 vz_error_code vz_error_number(const GError *error);
 
 /* The prefix that libvirt prints for a code; "" for a code without one. Static. */
 const char *vz_error_prefix(vz_error_code code);
 
-/* The full text as a client shows it: prefix and message. Caller frees. */
+/* The full text as a client shows it: prefix, unless it has none, and message. Caller frees. */
 char *vz_error_text(const GError *error);
 
-/* Makes a GError of a peer's complete text: strips the prefix of the code, so that passing the
- * error on does not print the prefix twice. `text` may be NULL. */
+/* Makes a GError of a peer's complete text, which vz_error_text gives back: the prefix of the code
+ * is stripped, and one that was not there is not added. `text` may be NULL. */
 bool vz_fail_from_peer(GError **err, int code, const char *text);

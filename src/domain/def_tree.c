@@ -34,7 +34,7 @@ static bool malformed(xmlParserCtxt *parser, GError **err)
                        "(domain_definition): a document type declaration is not allowed");
     const xmlError *last = xmlCtxtGetLastError(parser);
     g_autofree char *message = g_strdup(last && last->message ? last->message : "not a document");
-    return vz_fail(err, VZ_ERR_XML_ERROR, "(domain_definition):%d: %s", last ? last->line : 0,
+    return vz_fail(err, VZ_ERR_XML_DETAIL, "(domain_definition):%d: %s", last ? last->line : 0,
                    g_strchomp(message));
 }
 

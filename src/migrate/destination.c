@@ -14,6 +14,16 @@
 
 /* --- Prepare --- */
 
+bool vz_destination_check_host(const vz_migrate *service, const vz_cookie *cookie, GError **err)
+{
+    const vz_migrate_config *settings = vz_migrate_settings(service);
+    return memcmp(cookie->host_uuid, settings->host_uuid, VZ_UUID_BYTES) != 0 ||
+           vz_fail(err, VZ_ERR_INTERNAL_ERROR,
+                   "attempt to migrate guest to the same host: both call themselves '%s' and "
+                   "have the same host UUID (/etc/virtvz/host-uuid sets another)",
+                   settings->host_name);
+}
+
 static bool take_source(vz_migration *m, const vz_cookie *cookie, GError **err)
 {
     uint8_t fingerprint[VZ_FINGERPRINT_BYTES];

@@ -19,6 +19,9 @@ typedef struct {
     const char *data_uri; /* of this host, where it was asked for or is configured; else NULL */
 } vz_destination_request;
 
+/* Refuses what comes from this host itself, by the host's UUID in the cookie of Begin. */
+bool vz_destination_check_host(const vz_migrate *service, const vz_cookie *cookie, GError **err);
+
 /* Readies a paused guest that waits for its state. The domain was reserved (VZ_RESERVE_START) by
  * the caller; the reservation becomes the job's. *ret_cookie is the caller's. On failure nothing is
  * left, and the reservation is given back. */

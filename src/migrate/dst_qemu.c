@@ -26,13 +26,7 @@
 
 static bool check_host(vz_migration *m, GError **err)
 {
-    const vz_migrate_config *settings = vz_migrate_settings(m->service);
-    if (memcmp(m->cookie_in->host_uuid, settings->host_uuid, VZ_UUID_BYTES) == 0)
-        return vz_fail(err, VZ_ERR_INTERNAL_ERROR,
-                       "attempt to migrate guest to the same host: both call themselves '%s' and "
-                       "have the same host UUID (/etc/virtvz/host-uuid sets another)",
-                       settings->host_name);
-    return true;
+    return vz_destination_check_host(m->service, m->cookie_in, err);
 }
 
 static bool mark_arriving(vz_migration *m, GError **err)

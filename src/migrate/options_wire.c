@@ -47,9 +47,7 @@ static bool put_flags(vz_options *options, uint64_t flags, vz_phase phase, GErro
         unknown &= ~bit;
     }
     if (unknown)
-        return vz_fail(err, VZ_ERR_INVALID_ARG,
-                       "unsupported flags (0x%" G_GINT64_MODIFIER "x) in function %s", unknown,
-                       functions[phase]);
+        return vz_fail_flags(err, unknown, functions[phase]);
     return true;
 }
 

@@ -81,8 +81,8 @@ bool vz_api_connect_open(vz_call *call, const vz_wire_connect_open_args *args, G
     if (conn->opened)
         return vz_fail(err, VZ_ERR_INTERNAL_ERROR, "connection already open");
     if (args->flags & ~(OPEN_READONLY | OPEN_NO_ALIASES))
-        return vz_fail(err, VZ_ERR_INVALID_ARG, "unsupported flags (0x%x) in function %s",
-                       args->flags & ~(OPEN_READONLY | OPEN_NO_ALIASES), "virConnectOpen");
+        return vz_fail_flags(err, args->flags & ~(OPEN_READONLY | OPEN_NO_ALIASES),
+                             "virConnectOpen");
     if (!check_name(args->name, err))
         return false;
     if (args->flags & OPEN_READONLY)

@@ -195,7 +195,7 @@ class Refused(MovingTest):
                              error="Unsafe migration: " + error)
 
     def test_no_definition_at_all(self):
-        self.refused(*MOVE, "--xml", self.file("changed.xml", "<domain"), error="XML error: ")
+        self.refused(*MOVE, "--xml", self.file("changed.xml", "<domain"), error="(domain_definition):1: ")
 
     def test_what_is_kept(self):
         other = self.changed(r"<name>[^<]*", "<name>backdoor")

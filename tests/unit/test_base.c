@@ -21,6 +21,21 @@ static void test_error_prefix(void)
     g_assert_cmpstr(again->message, ==, "domain is not running");
 }
 
+/* One that has no prefix, though its code has one, gets none, here and when a peer passes it on. */
+static void test_error_bare(void)
+{
+    g_autoptr(GError) err = NULL;
+    g_assert_false(vz_fail_flags(&err, 0x40, "virDomainCreate"));
+    g_assert_cmpint(vz_error_number(err), ==, VZ_ERR_INVALID_ARG);
+    g_autofree char *text = vz_error_text(err);
+    g_assert_cmpstr(text, ==, "unsupported flags (0x40) in function virDomainCreate");
+    g_autoptr(GError) again = NULL;
+    vz_fail_from_peer(&again, VZ_ERR_INVALID_ARG, text);
+    g_autofree char *passed_on = vz_error_text(again);
+    g_assert_cmpstr(passed_on, ==, text);
+    g_assert_cmpint(vz_error_number(again), ==, VZ_ERR_INVALID_ARG);
+}
+
 static void test_uuid(void)
 {
     uint8_t uuid[VZ_UUID_BYTES];
@@ -153,6 +168,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/base/error/prefix", test_error_prefix);
+    g_test_add_func("/base/error/bare", test_error_bare);
     g_test_add_func("/base/text/uuid", test_uuid);
     g_test_add_func("/base/wait/job-tasks", test_wait_serves_job_tasks_only);
     g_test_add_func("/base/wait/watches", test_wait_serves_watches);

@@ -233,9 +233,9 @@ static void check_refusals(void)
 
 static void check_whole_documents(void)
 {
-    refused("", VZ_ERR_XML_ERROR, "(domain_definition):");
-    refused("<domain", VZ_ERR_XML_ERROR, "(domain_definition):1:");
-    refused("<domain>\n\n<oops></domain>", VZ_ERR_XML_ERROR, "(domain_definition):3:");
+    refused("", VZ_ERR_XML_DETAIL, "(domain_definition):");
+    refused("<domain", VZ_ERR_XML_DETAIL, "(domain_definition):1:");
+    refused("<domain>\n\n<oops></domain>", VZ_ERR_XML_DETAIL, "(domain_definition):3:");
     refused("<network/>", VZ_ERR_XML_ERROR, "unexpected root element <network>");
     refused("<domain><name>x</name></domain>", VZ_ERR_XML_ERROR, "missing /domain@type");
     refused("<domain type='xen'/>", VZ_ERR_CONFIG_UNSUPPORTED, "it has: vz, kvm, qemu");
@@ -263,7 +263,7 @@ static void check_bombs(void)
             VZ_ERR_XML_ERROR, "document type declaration");
     refused("<!DOCTYPE d SYSTEM 'file:///etc/passwd'><domain/>", VZ_ERR_XML_ERROR,
             "document type declaration");
-    refused("<domain type='vz'><name>&xxe;</name></domain>", VZ_ERR_XML_ERROR, "xxe");
+    refused("<domain type='vz'><name>&xxe;</name></domain>", VZ_ERR_XML_DETAIL, "xxe");
 
     g_autoptr(GString) deep = g_string_new("<domain>");
     for (int i = 0; i < 200; i++)
@@ -276,7 +276,7 @@ static void check_bombs(void)
     g_autoptr(GString) deeper = g_string_new(NULL);
     for (int i = 0; i < 100000; i++)
         g_string_append(deeper, "<domain>");
-    refused(deeper->str, VZ_ERR_XML_ERROR, "(domain_definition)");
+    refused(deeper->str, VZ_ERR_XML_DETAIL, "(domain_definition)");
 
     g_autoptr(GString) wide = g_string_new("<domain>");
     for (int i = 0; i < 150000; i++)
