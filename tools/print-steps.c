@@ -18,6 +18,7 @@ static char *fact_words(uint64_t facts)
         {VZ_FACT_UNDEFINE_SOURCE, "undefine-source"},
         {VZ_FACT_DISKS, "disks"},
         {VZ_FACT_OFFLINE, "offline"},
+        {VZ_FACT_POSTCOPY, "postcopy"},
     };
     g_autoptr(GString) out = g_string_new(NULL);
     for (size_t i = 0; i < G_N_ELEMENTS(words); i++) {

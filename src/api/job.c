@@ -107,10 +107,30 @@ bool vz_api_domain_abort_job_flags(vz_call *call, const vz_wire_domain_flags_arg
     enum { POSTCOPY = 1 };
     if (!vz_api_check_flags(args->flags, POSTCOPY, "virDomainAbortJobFlags", err))
         return false;
-    if (args->flags & POSTCOPY)
-        return vz_fail(err, VZ_ERR_OPERATION_INVALID,
-                       "current job is not outgoing migration in post-copy mode");
-    return abort_job(vz_api_subject(call), err);
+    vz_domain *domain = vz_api_subject(call);
+    if (!(args->flags & POSTCOPY))
+        return abort_job(domain, err);
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    return vz_snapshot_check_active(s, err) &&
+           (s->has_job && s->job.ops && s->job.ops->pause_postcopy
+                ? s->job.ops->pause_postcopy(domain, s->job.data, err)
+                : vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                          "current job is not outgoing migration in post-copy mode"));
+}
+
+bool vz_api_domain_migrate_start_post_copy(vz_call *call,
+                                           const vz_wire_domain_migrate_start_post_copy_args *args,
+                                           GError **err)
+{
+    vz_domain *domain = vz_api_subject(call);
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    return vz_api_check_flags(args->flags, 0, "virDomainMigrateStartPostCopy", err) &&
+           vz_snapshot_check_active(s, err) &&
+           (s->has_job && s->job.ops && s->job.ops->start_postcopy
+                ? s->job.ops->start_postcopy(domain, s->job.data, err)
+                : vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                          "post-copy can only be started while outgoing migration is in "
+                          "progress"));
 }
 
 bool vz_api_domain_migrate_set_max_downtime(
@@ -177,15 +197,16 @@ bool vz_api_domain_migrate_get_compression_cache(vz_call *call,
     return true;
 }
 
-/* The speed of post-copy has a flag of its own; there is no post-copy in this version. */
-static bool check_speed_flags(uint32_t flags, const char *function, GError **err)
+enum { SPEED_POSTCOPY = 1 };
+
+static bool set_postcopy_speed(vz_domain *domain, const vz_snapshot *s, uint64_t bytes_s,
+                               GError **err)
 {
-    enum { POSTCOPY = 1 };
-    if (!vz_api_check_flags(flags, POSTCOPY, function, err))
+    if (s->has_job && s->job.ops && s->job.ops->set_postcopy_speed &&
+        !s->job.ops->set_postcopy_speed(domain, s->job.data, bytes_s, err))
         return false;
-    return !(flags & POSTCOPY) ||
-           vz_fail(err, VZ_ERR_ARGUMENT_UNSUPPORTED,
-                   "a bandwidth of post-copy is not in this version, which has no post-copy");
+    vz_domain_set_postcopy_limit(domain, bytes_s);
+    return true;
 }
 
 bool vz_api_domain_migrate_set_max_speed(vz_call *call,
@@ -194,12 +215,14 @@ bool vz_api_domain_migrate_set_max_speed(vz_call *call,
 {
     vz_domain *domain = vz_api_subject(call);
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
-    if (!check_speed_flags(args->flags, "virDomainMigrateSetMaxSpeed", err))
+    if (!vz_api_check_flags(args->flags, SPEED_POSTCOPY, "virDomainMigrateSetMaxSpeed", err))
         return false;
     if (args->bandwidth > SPEED_MAX_MIB)
         return vz_fail(err, VZ_ERR_OVERFLOW, "bandwidth must be less than %" G_GUINT64_FORMAT,
                        SPEED_MAX_MIB + 1);
     uint64_t bytes_s = args->bandwidth * VZ_MIB;
+    if (args->flags & SPEED_POSTCOPY)
+        return vz_snapshot_check_active(s, err) && set_postcopy_speed(domain, s, bytes_s, err);
     if (s->has_job && s->job.ops && s->job.ops->set_max_speed &&
         !s->job.ops->set_max_speed(domain, s->job.data, bytes_s, err))
         return false;
@@ -210,9 +233,13 @@ bool vz_api_domain_migrate_set_max_speed(vz_call *call,
 bool vz_api_domain_migrate_get_max_speed(vz_call *call, const vz_wire_domain_flags_args *args,
                                          vz_wire_uhyper_ret *ret, GError **err)
 {
-    if (!check_speed_flags(args->flags, "virDomainMigrateGetMaxSpeed", err))
+    if (!vz_api_check_flags(args->flags, SPEED_POSTCOPY, "virDomainMigrateGetMaxSpeed", err))
         return false;
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(vz_api_subject(call));
+    if (args->flags & SPEED_POSTCOPY) {
+        ret->value = s->max_postcopy_bytes_s / VZ_MIB; /* 0, as libvirt, for no limit */
+        return vz_snapshot_check_active(s, err);
+    }
     ret->value = s->max_speed_bytes_s ? s->max_speed_bytes_s / VZ_MIB : SPEED_MAX_MIB;
     return true;
 }

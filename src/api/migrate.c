@@ -85,9 +85,15 @@ static bool begin(vz_call *call, vz_options *options, vz_wire_migrate_begin3_ret
     g_autoptr(vz_migration) migration = NULL;
     g_autofree char *cookie = NULL;
     g_autofree char *xml = NULL;
-    if (!vz_source_begin(vz_this_host.migrate, domain, &request, &migration, &cookie, &xml, err))
-        return false;
-    follow_client(call, domain, migration, vz_source_client_lost);
+    if (vz_options_has(options, VZ_OPTION_POSTCOPY_RESUME)) {
+        if (!vz_source_begin_again(domain, &cookie, &xml, err))
+            return false;
+    } else {
+        if (!vz_source_begin(vz_this_host.migrate, domain, &request, &migration, &cookie, &xml,
+                             err))
+            return false;
+        follow_client(call, domain, migration, vz_source_client_lost);
+    }
     ret->cookie_out = cookie_out(call, cookie);
     ret->xml = vz_call_strdup(call, xml);
     return true;
@@ -191,6 +197,27 @@ static void explain(const arrival *a, GError **err)
     vz_precheck_explain(&looked_at, err);
 }
 
+/* Of a job that is here already. */
+static bool prepare_again(arrival *take_a, GError **err)
+{
+    arrival *a = take_a;
+    vz_migrate *service = vz_this_host.migrate;
+    g_autofree char *host = NULL;
+    g_autofree char *cookie = vz_arrival_address_check(service, a->options, &host, err)
+                                  ? vz_destination_prepare_again(service, a->cookie.job, err)
+                                  : NULL;
+    if (cookie) {
+        const char *local = vz_conn_local_address(vz_call_conn(a->call));
+        g_autofree char *uri = vz_arrival_address_uri(service, a->options, host, local);
+        vz_wire_migrate_prepare3_ret ret = {.cookie_out = cookie_out(a->call, cookie),
+                                            .uri_out = uri};
+        vz_call_defer(a->call);
+        vz_call_reply(a->call, &ret);
+    }
+    arrival_free(a);
+    return cookie != NULL;
+}
+
 static bool prepare(vz_call *call, vz_options *take_options, const vz_wire_bytes *cookie_in,
                     GError **err)
 {
@@ -203,6 +230,8 @@ static bool prepare(vz_call *call, vz_options *take_options, const vz_wire_bytes
                  read_cookie(cookie_in, "begin", &a->cookie, &has_cookie, err) &&
                  (has_cookie ||
                   vz_fail(err, VZ_ERR_INVALID_ARG, "the source sent no cookie; is it a virtvzd?"));
+    if (known && vz_options_has(a->options, VZ_OPTION_POSTCOPY_RESUME))
+        return prepare_again(a, err);
     bool ok = known && (a->def = arriving_def(a->options, err)) != NULL &&
               (domain = vz_table_reserve(vz_this_host.table, a->def->uuid, a->def->name,
                                          VZ_RESERVE_START, err)) != NULL;
@@ -256,6 +285,8 @@ static bool perform_for_client(vz_call *call, const performance *p, char **ret_c
     vz_domain *domain = vz_api_subject(call);
     g_auto(vz_cookie) cookie = {0};
     bool has_cookie = false;
+    if (vz_options_has(p->options, VZ_OPTION_POSTCOPY_RESUME))
+        return vz_source_perform_again(domain, ret_cookie, err);
     if (!read_cookie(p->cookie_in, "prepare", &cookie, &has_cookie, err))
         return false;
     if (!has_cookie)
@@ -291,6 +322,8 @@ static bool perform(vz_call *call, const performance *p, vz_wire_migrate_perform
                        "received unexpected cookie with P2P migration");
     if (!p->dconnuri)
         return vz_fail(err, VZ_ERR_INVALID_ARG, "no URI of the destination's daemon");
+    if (vz_options_has(p->options, VZ_OPTION_POSTCOPY_RESUME))
+        return vz_source_migrate_again(vz_api_subject(call), err);
     return vz_p2p_migrate(vz_this_host.migrate, vz_api_subject(call), p->dconnuri, p->options, err);
 }
 

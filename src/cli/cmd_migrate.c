@@ -212,6 +212,8 @@ static int run(migration *m)
         vz_print_failed(&m->command->printer, VZ_OUTCOME_FAILED, err, NULL);
         return VZ_OUTCOME_FAILED;
     }
+    watch.postcopy = vz_options_has(m->options, VZ_OPTION_POSTCOPY) &&
+                     !vz_options_has(m->options, VZ_OPTION_POSTCOPY_RESUME);
     uint32_t flags = vz_options_to_wire(m->options, VZ_SIDE_SOURCE, &params);
     const vz_wire_migrate_perform3_params_args args = {
         .dom = m->target.wire,

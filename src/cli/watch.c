@@ -90,6 +90,26 @@ static void read_progress(vz_watch *watch)
                       vz_now_us());
 }
 
+#define PASSES_BEFORE_POSTCOPY 2
+
+/* The second pass copies what was written during the first, and so shows whether there is an end to
+ * it; the third has begun when it was not short enough. */
+static void drive_postcopy(vz_watch *watch)
+{
+    const vz_client_wait wait = VZ_SESSION_WAIT(NULL);
+    const vz_wire_domain_migrate_start_post_copy_args args = {.dom = watch->target->wire};
+    g_autoptr(GError) why = NULL;
+    if (!watch->postcopy || watch->switched || watch->signals > 0 ||
+        watch->last.iteration <= PASSES_BEFORE_POSTCOPY)
+        return;
+    watch->switched = true;
+    if (vz_remote_domain_migrate_start_post_copy(watch->session->client, &args, &wait, &why))
+        vz_print_note(watch->printer, "the guest writes faster than it is copied: switching to "
+                                      "post-copy");
+    else
+        vz_print_note(watch->printer, "cannot switch to post-copy: %s", why->message);
+}
+
 /* There may be no job yet when the user already wants to stop it: then again, later. */
 static void drive_abort(vz_watch *watch)
 {
@@ -147,6 +167,7 @@ bool vz_watch_run(vz_watch *watch, const vz_wire_migrate_perform3_params_args *a
         if (vz_now_us() < next_us || vz_pending_done(watch->perform))
             continue;
         read_progress(watch);
+        drive_postcopy(watch);
         next_us = vz_now_us() + POLL_EVERY_US;
     }
     return answer(watch, err);

@@ -21,6 +21,9 @@ typedef struct {
     vz_reading last;  /* the newest reading while it ran */
     vz_reading final; /* the daemon's last word (JOB_COMPLETED event); type NONE: none came */
     int signal_fd;
+    bool postcopy; /* to be set after vz_watch_start: switch when the second pass has not converged
+                    */
+    bool switched; /* it was asked for */
     unsigned signals; /* how often the user asked to stop */
     bool abort_is_over;
     vz_pending *abort;

@@ -299,6 +299,13 @@ void vz_domain_set_migration_limits(vz_domain *domain, uint64_t max_speed_bytes_
     commit(domain, s);
 }
 
+void vz_domain_set_postcopy_limit(vz_domain *domain, uint64_t max_postcopy_bytes_s)
+{
+    vz_snapshot *s = change(domain);
+    s->max_postcopy_bytes_s = max_postcopy_bytes_s;
+    commit(domain, s);
+}
+
 void vz_domain_set_migration_cache(vz_domain *domain, uint64_t cache_bytes)
 {
     vz_snapshot *s = change(domain);

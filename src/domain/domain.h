@@ -36,12 +36,13 @@ typedef struct {
     vz_def *config;   /* NULL for a transient domain */
     char **messages;  /* NULL-terminated; never NULL */
     bool has_job;
-    vz_job job;                 /* valid with has_job */
-    vz_job_stats job_stats;     /* of the running job; type NONE without one */
-    vz_job_stats completed;     /* of the last job that ended; type NONE without one */
-    uint64_t max_speed_bytes_s; /* of the next migration; 0: the default */
-    uint64_t max_downtime_ms;   /* of the next migration; 0: the default */
-    uint64_t cache_bytes;       /* of xbzrle, of the next migration; 0: the default */
+    vz_job job;                    /* valid with has_job */
+    vz_job_stats job_stats;        /* of the running job; type NONE without one */
+    vz_job_stats completed;        /* of the last job that ended; type NONE without one */
+    uint64_t max_speed_bytes_s;    /* of the next migration; 0: the default */
+    uint64_t max_downtime_ms;      /* of the next migration; 0: the default */
+    uint64_t max_postcopy_bytes_s; /* of the next migration; 0: no limit */
+    uint64_t cache_bytes;          /* of xbzrle, of the next migration; 0: the default */
 } vz_snapshot;
 
 vz_snapshot *vz_snapshot_ref(vz_snapshot *snapshot);
@@ -121,6 +122,7 @@ void vz_domain_set_reboot(vz_domain *domain, bool reboot);
 void vz_domain_set_starting(vz_domain *domain, bool starting);
 void vz_domain_set_migration_limits(vz_domain *domain, uint64_t max_speed_bytes_s,
                                     uint64_t max_downtime_ms);
+void vz_domain_set_postcopy_limit(vz_domain *domain, uint64_t max_postcopy_bytes_s);
 void vz_domain_set_migration_cache(vz_domain *domain, uint64_t cache_bytes);
 
 /* Adds a line that `virsh dominfo` shows (bounded, oldest dropped; a repeated line is not

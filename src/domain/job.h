@@ -90,6 +90,8 @@ typedef struct {
     bool (*set_max_speed)(vz_domain *domain, void *job, uint64_t bytes_s, GError **err);
     bool (*set_cache)(vz_domain *domain, void *job, uint64_t bytes, GError **err);
     bool (*start_postcopy)(vz_domain *domain, void *job, GError **err);
+    bool (*pause_postcopy)(vz_domain *domain, void *job, GError **err);
+    bool (*set_postcopy_speed)(vz_domain *domain, void *job, uint64_t bytes_s, GError **err);
     /* A suspend or resume by a user during the job. Called after the usual checks and in place of
      * the driver's own: true and *ret_handled == false lets the driver go on as without a job. */
     bool (*suspend)(vz_domain *domain, void *job, bool *ret_handled, GError **err);

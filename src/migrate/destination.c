@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "domain/table.h"
 #include "driver/life.h"
+#include "migrate/postcopy.h"
 #include "migrate/service.h"
 #include "migrate/stats.h"
 #include "storage/lease.h"
@@ -71,6 +72,8 @@ static uint64_t facts_of(const vz_options *options, const vz_def *def)
     uint64_t facts = vz_options_has(options, VZ_OPTION_PERSIST_DEST) ? VZ_FACT_PERSIST_DEST : 0;
     if (vz_options_has(options, VZ_OPTION_PAUSED))
         facts |= VZ_FACT_PAUSED;
+    if (vz_options_has(options, VZ_OPTION_POSTCOPY))
+        facts |= VZ_FACT_POSTCOPY;
     if (vz_options_has(options, VZ_OPTION_OFFLINE))
         facts |= VZ_FACT_OFFLINE;
     for (size_t i = 0; i < def->n_disks; i++)
@@ -154,6 +157,17 @@ bool vz_destination_prepare(vz_migrate *service, vz_domain *domain,
     return true;
 }
 
+char *vz_destination_prepare_again(vz_migrate *service, const uint8_t job[VZ_UUID_BYTES],
+                                   GError **err)
+{
+    g_autoptr(vz_migration) m = vz_migrate_find(service, VZ_SIDE_DESTINATION, job);
+    if (m && vz_journal_state(m->journal) >= VZ_RECORD_PREPARED &&
+        vz_journal_state(m->journal) <= VZ_RECORD_STARTED)
+        return vz_destination_cookie(m);
+    vz_fail(err, VZ_ERR_OPERATION_INVALID, "no guest arrives here by that job");
+    return NULL;
+}
+
 /* --- Finish --- */
 
 vz_def *vz_destination_config(const vz_migration *m, GError **err)
@@ -201,7 +215,8 @@ static bool finish(vz_migration *m, const vz_cookie *cookie, const vz_options *o
         vz_stats_from_json(cookie->stats, &m->stats);
     m->busy++;
     vz_saga_rewind(&m->saga, VZ_PHASE_FINISH);
-    m->saga.floor = m->source_is_dead ? m->saga.next : 0; /* there is no other copy to go back to */
+    bool alone = m->source_is_dead || vz_destination_may_be_switched(m);
+    m->saga.floor = alone ? m->saga.next : 0; /* there is no other copy to go back to */
     vz_saga_result result =
         vz_migration_note(m, "run-on-arrival", m->run_on_arrival ? "yes" : "no", err)
             ? vz_saga_run(&m->saga, VZ_PHASE_FINISH, err)
@@ -212,14 +227,14 @@ static bool finish(vz_migration *m, const vz_cookie *cookie, const vz_options *o
         uint64_t here_us = (uint64_t)(m->resumed_at_us - m->finish_at_us);
         if (!vz_migration_offline(m))
             m->stats.downtime_ms = (cookie->paused_us + here_us) / 1000;
-        vz_destination_close_started(m);
+        vz_destination_arrived(m);
         return true;
     }
     if (result == VZ_SAGA_PENDING) {
         vz_migrate_retry(m, vz_destination_go_forward_again);
         return false;
     }
-    if (m->source_is_dead)
+    if (alone)
         vz_destination_leave(m, (*err)->message);
     else
         close_undone(m, (*err)->message);
@@ -236,7 +251,7 @@ bool vz_destination_finish_alone(vz_migration *m, GError **err)
     if (m->busy || (record != VZ_RECORD_PREPARED && record != VZ_RECORD_LOADED))
         return vz_fail(err, VZ_ERR_OPERATION_INVALID, "the job's record says '%s'",
                        vz_record_name(record));
-    if (!vz_destination_has_everything(m))
+    if (!m->no_way_back && !vz_destination_has_everything(m))
         return vz_fail(err, VZ_ERR_OPERATION_INVALID,
                        "not all of the guest has come, so it cannot run here");
     m->source_is_dead = true;

@@ -29,6 +29,11 @@ bool vz_destination_prepare(vz_migrate *service, vz_domain *domain,
                             const vz_destination_request *request, vz_migration **ret_migration,
                             char **ret_cookie, GError **err);
 
+/* Prepare of POSTCOPY_RESUME, on any thread: the job goes on; its source asks for what it needs.
+ * NULL with OPERATION_INVALID: there is none. Caller frees. */
+char *vz_destination_prepare_again(vz_migrate *service, const uint8_t job[VZ_UUID_BYTES],
+                                   GError **err);
+
 /* Cancelled, or not: with everything arrived and the source's proof of the release, the guest is
  * committed and started here; true. Of an offline move the cookie may be NULL. Otherwise all is
  * undone; MIGRATE_FINISH_OK (93) where that is what was asked. A guest that has come whole is not
@@ -52,8 +57,9 @@ void vz_destination_condemn(vz_migration *migration);
 
 /* The source's copy is dead: of an arrival that is whole the guest runs here. Actor. */
 bool vz_destination_finish_alone(vz_migration *migration, GError **err);
-/* The same, soon; one that is not whole is given up. false: nothing of it is here. Any thread. */
-bool vz_destination_go_on_alone(vz_migration *migration);
+/* The same, soon, or, switched, the source's copy is let go by post-copy and serves what is
+ * missing. One that is not whole is given up. false: nothing of it is here. Any thread. */
+bool vz_destination_go_on_alone(vz_migration *migration, bool switched);
 /* The source's copy is dead, but may have run on after this one was made: one that is whole is
  * kept, soon, until an operator decides. Else like the above. */
 bool vz_destination_keep(vz_migration *migration);

@@ -6,6 +6,7 @@
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
 #include "migrate/memory.h"
+#include "migrate/postcopy.h"
 #include "migrate/service.h"
 #include "migrate/trail.h"
 #include "storage/lease.h"
@@ -110,16 +111,20 @@ bool vz_destination_has_everything(vz_migration *m)
 
 void vz_destination_leave(vz_migration *m, const char *reason)
 {
-    if (vz_journal_state(m->journal) == VZ_RECORD_ABORTED || !vz_destination_has_everything(m)) {
+    bool switched = vz_destination_may_be_switched(m);
+    if (vz_journal_state(m->journal) == VZ_RECORD_ABORTED ||
+        (!switched && !vz_destination_has_everything(m))) {
         vz_destination_give_up(m, reason);
         return;
     }
+    const char *what =
+        switched ? "the guest may have been switched to post-copy" : "all of the guest has come";
     vz_domain_add_message(m->domain,
-                          "migration job %s is in doubt: %s, but all of the guest has come; it "
-                          "stays paused here until %s asks for it",
-                          m->id, reason, m->peer_name);
-    vz_error(m->id, "in doubt: %s, but all of '%s' has come; it is kept until %s asks for it",
-             reason, vz_domain_name(m->domain), m->peer_name);
+                          "migration job %s is in doubt: %s, but %s; it stays paused here until %s "
+                          "asks for it",
+                          m->id, reason, what, m->peer_name);
+    vz_error(m->id, "in doubt: %s, but of '%s' %s; it is kept until %s asks for it", reason,
+             vz_domain_name(m->domain), what, m->peer_name);
     vz_migration_publish(m, VZ_PHASE_IN_DOUBT);
 }
 
@@ -136,7 +141,7 @@ void vz_destination_go_forward_again(vz_migration *m)
     } else if (m->guest_died && record != VZ_RECORD_STARTED) {
         close_dead(m);
     } else if (vz_saga_run(&m->saga, VZ_PHASE_FINISH, &err) == VZ_SAGA_OK) {
-        vz_destination_close_started(m);
+        vz_destination_arrived(m);
     } else {
         vz_error(m->id, "'%s' is committed to run here, but does not start: %s",
                  vz_domain_name(m->domain), err->message);
@@ -184,9 +189,16 @@ static void finish_alone(vz_domain *domain, void *data)
         return;
     vz_warn(m->id, "'%s' is not started although the source's copy is dead: %s",
             vz_domain_name(domain), err->message);
-    if (m->domain && vz_journal_state(m->journal) < VZ_RECORD_COMMITTED &&
+    if (m->domain && !m->no_way_back && vz_journal_state(m->journal) < VZ_RECORD_COMMITTED &&
         !vz_destination_has_everything(m))
         vz_destination_give_up(m, "the source's copy has died, and not all of it has come");
+}
+
+static void finish_switched(vz_domain *domain, void *data)
+{
+    vz_migration *m = data;
+    m->no_way_back = true;
+    finish_alone(domain, data);
 }
 
 static void keep(vz_domain *domain, void *data)
@@ -235,9 +247,9 @@ void vz_destination_condemn(vz_migration *m)
         post(m, domain, VZ_TASK_NORMAL, condemn);
 }
 
-bool vz_destination_go_on_alone(vz_migration *m)
+bool vz_destination_go_on_alone(vz_migration *m, bool switched)
 {
-    return post_if_here(m, VZ_TASK_NORMAL, finish_alone);
+    return post_if_here(m, VZ_TASK_NORMAL, switched ? finish_switched : finish_alone);
 }
 
 bool vz_destination_keep(vz_migration *m)
@@ -332,13 +344,14 @@ void vz_destination_recover(vz_migration *m)
     m->run_on_arrival = run && strcmp(run, "yes") == 0;
     m->release = vz_journal_get(m->journal, VZ_NOTE_RELEASE);
     m->options = vz_options_new();
+    vz_postcopy_reload(m);
     if (!vz_saga_recover(&m->saga, &err)) {
         vz_error(m->id, "the arrival cannot be settled: %s", err->message);
         return;
     }
     g_autoptr(vz_domain) domain = find_domain(m);
     if (vz_journal_state(m->journal) == VZ_RECORD_STARTED &&
-        (!domain || !vz_saga_expects(&m->saga, VZ_PHASE_FINISH))) {
+        (!domain || vz_saga_is_over(&m->saga))) {
         vz_migration_stop_carrier(m);
         if (domain)
             vz_domain_post(domain, VZ_TASK_NORMAL, take_over_paused, NULL, NULL);

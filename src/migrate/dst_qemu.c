@@ -8,6 +8,7 @@
 #include "driver/qemu/driver.h"
 #include "migrate/memory.h"
 #include "migrate/offline.h"
+#include "migrate/postcopy.h"
 #include "migrate/precheck.h"
 #include "migrate/service.h"
 #include "migrate/stream_sockets.h"
@@ -65,17 +66,20 @@ static void end_incoming(vz_migration *m)
         vz_error(m->id, "'%s' cannot be taken away: %s", vz_domain_name(m->domain), err->message);
 }
 
-static void on_channel(vz_carrier *carrier, const vz_channel_info *info, void *user)
+void vz_destination_on_channel(vz_carrier *carrier, const vz_channel_info *info, void *user)
 {
     vz_migration *m = user;
     if (info->purpose == VZ_PURPOSE_MEMORY && info->state == VZ_CHANNEL_OPEN && m->sockets)
         vz_stream_join(m->sockets, carrier, info->index);
+    if (m->switched && info->state >= VZ_CHANNEL_FINISHED)
+        vz_destination_stirred(m);
 }
 
 static bool open_door(vz_migration *m, GError **err)
 {
     vz_qemu *qemu = vz_migration_qemu(m, err);
-    return qemu && vz_migration_start_carrier(m, on_channel, err) &&
+    return qemu && vz_destination_allow_userfault(m, err) &&
+           vz_migration_start_carrier(m, vz_destination_on_channel, err) &&
            (m->sockets = vz_stream_prepare(qemu, err)) != NULL &&
            vz_memory_receive(qemu, vz_stream_path(m->sockets), &m->stream, err) &&
            vz_stream_expect(m->sockets, m->carrier, vz_stream_channels(&m->stream), err);
@@ -149,7 +153,10 @@ static bool load(vz_migration *m, GError **err)
             g_prefix_error(err, "on the destination: ");
             return false;
         }
-        if (status == VZ_MEMORY_COMPLETED)
+        m->switched = vz_destination_has_package(m, status);
+        if (m->switched && !vz_migration_note(m, VZ_NOTE_SWITCHED, "yes", err))
+            return false;
+        if (status == VZ_MEMORY_COMPLETED || m->switched)
             return vz_journal_state(m->journal) == VZ_RECORD_LOADED ||
                    vz_journal_advance(m->journal, VZ_RECORD_LOADED, err);
         if (status == VZ_MEMORY_FAILED || vz_now_us() >= deadline_us)
@@ -226,7 +233,10 @@ static bool start_guest(vz_migration *m, GError **err)
     m->resumed_at_us = vz_now_us();
     if (!vz_journal_advance(m->journal, VZ_RECORD_STARTED, err))
         return false;
-    if (m->run_on_arrival)
+    if (m->run_on_arrival && m->switched)
+        vz_life_changed(m->domain, VZ_STATE_RUNNING, VZ_RUNNING_POSTCOPY, VZ_EVENT_RESUMED,
+                        VZ_RESUMED_POSTCOPY);
+    else if (m->run_on_arrival)
         vz_life_changed(m->domain, VZ_STATE_RUNNING, VZ_RUNNING_MIGRATED, VZ_EVENT_RESUMED,
                         VZ_RESUMED_MIGRATED);
     else
@@ -284,6 +294,7 @@ const vz_step vz_destination_steps[] = {
     { "settle-in",        VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  VZ_FACT_OFFLINE,       0,               settle_in,       NULL,             NULL },
     { "unmark-moved",     VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0,               unmark_moved,    NULL,             NULL },
     { "announce",         VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     VZ_FACT_OFFLINE, announce,        NULL,             NULL },
-    { NULL,               VZ_PHASE_FINISH,  VZ_STEP_FORWARD,  0,                     0,               NULL,            NULL,             NULL },
+    { "receive-pages",    VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_POSTCOPY,      0,               vz_destination_receive_pages, NULL, NULL },
+    { NULL,               VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                     0,               NULL,            NULL,             NULL },
     /* clang-format on */
 };

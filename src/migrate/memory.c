@@ -11,10 +11,19 @@ vz_memory_status vz_memory_status_parse(const char *word)
         const char *word;
         vz_memory_status status;
     } words[] = {
-        {"setup", VZ_MEMORY_ACTIVE},        {"active", VZ_MEMORY_ACTIVE},
-        {"device", VZ_MEMORY_ACTIVE},       {"wait-unplug", VZ_MEMORY_ACTIVE},
-        {"cancelling", VZ_MEMORY_ACTIVE},   {"pre-switchover", VZ_MEMORY_PRE_SWITCHOVER},
-        {"completed", VZ_MEMORY_COMPLETED}, {"failed", VZ_MEMORY_FAILED},
+        {"setup", VZ_MEMORY_ACTIVE},
+        {"active", VZ_MEMORY_ACTIVE},
+        {"wait-unplug", VZ_MEMORY_ACTIVE},
+        {"cancelling", VZ_MEMORY_ACTIVE},
+        {"pre-switchover", VZ_MEMORY_PRE_SWITCHOVER},
+        {"device", VZ_MEMORY_DEVICE},
+        {"postcopy-device", VZ_MEMORY_DEVICE},
+        {"postcopy-active", VZ_MEMORY_POSTCOPY},
+        {"postcopy-recover-setup", VZ_MEMORY_POSTCOPY_RECOVERING},
+        {"postcopy-recover", VZ_MEMORY_POSTCOPY_RECOVERING},
+        {"postcopy-paused", VZ_MEMORY_POSTCOPY_PAUSED},
+        {"completed", VZ_MEMORY_COMPLETED},
+        {"failed", VZ_MEMORY_FAILED},
         {"cancelled", VZ_MEMORY_CANCELLED},
     };
     for (size_t i = 0; word && i < G_N_ELEMENTS(words); i++)
@@ -187,6 +196,43 @@ bool vz_memory_release(vz_qmp *qmp, GError **err)
 bool vz_memory_cancel(vz_qmp *qmp, GError **err)
 {
     return vz_qmp_do(qmp, "migrate_cancel", NULL, VZ_QMP_TIMEOUT_US, err);
+}
+
+/* --- post-copy --- */
+
+bool vz_memory_is_postcopy(vz_memory_status status)
+{
+    return status == VZ_MEMORY_POSTCOPY || status == VZ_MEMORY_POSTCOPY_PAUSED ||
+           status == VZ_MEMORY_POSTCOPY_RECOVERING;
+}
+
+bool vz_memory_start_postcopy(vz_qmp *qmp, GError **err)
+{
+    return vz_qmp_do(qmp, "migrate-start-postcopy", NULL, VZ_QMP_TIMEOUT_US, err);
+}
+
+bool vz_memory_set_postcopy_rate(vz_qmp *qmp, uint64_t bytes_s, GError **err)
+{
+    return vz_qmp_do(qmp, "migrate-set-parameters",
+                     json_pack("{sI}", "max-postcopy-bandwidth", (json_int_t)bytes_s),
+                     VZ_QMP_TIMEOUT_US, err);
+}
+
+bool vz_memory_pause_postcopy(vz_qmp *qmp, GError **err)
+{
+    return vz_qmp_do(qmp, "migrate-pause", NULL, VZ_QMP_TIMEOUT_US, err);
+}
+
+bool vz_memory_recover(vz_qmp *qmp, const char *path, GError **err)
+{
+    return vz_qmp_do(qmp, "migrate-recover", uri_of(path), VZ_QMP_TIMEOUT_US, err);
+}
+
+bool vz_memory_resume(vz_qmp *qmp, const char *path, GError **err)
+{
+    json_t *args = uri_of(path);
+    json_object_set_new(args, "resume", json_true());
+    return vz_qmp_do(qmp, "migrate", args, VZ_QMP_TIMEOUT_US, err);
 }
 
 /* --- statistics --- */

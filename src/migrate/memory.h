@@ -14,8 +14,12 @@
 /* QEMU's MigrationStatus as far as we tell it apart. */
 typedef enum {
     VZ_MEMORY_NONE,
-    VZ_MEMORY_ACTIVE, /* setup, active, device, wait-unplug */
+    VZ_MEMORY_ACTIVE, /* setup, active, wait-unplug */
     VZ_MEMORY_PRE_SWITCHOVER,
+    VZ_MEMORY_DEVICE,              /* the last state is on its way; QEMU may still go either way */
+    VZ_MEMORY_POSTCOPY,            /* the guest is the destination's, its pages follow */
+    VZ_MEMORY_POSTCOPY_PAUSED,     /* the connection is broken */
+    VZ_MEMORY_POSTCOPY_RECOVERING, /* a new one is being made */
     VZ_MEMORY_COMPLETED,
     VZ_MEMORY_FAILED,
     VZ_MEMORY_CANCELLED,
@@ -54,6 +58,20 @@ bool vz_memory_release(vz_qmp *qmp, GError **err);
 
 /* Asks QEMU to give up; the status then becomes CANCELLED or FAILED. */
 bool vz_memory_cancel(vz_qmp *qmp, GError **err);
+
+/* Is it a status of post-copy? */
+bool vz_memory_is_postcopy(vz_memory_status status);
+/* Post-copy. The source's: switches as soon as it can; the status then becomes PRE_SWITCHOVER as at
+ * any other switch. */
+bool vz_memory_start_postcopy(vz_qmp *qmp, GError **err);
+/* 0: no limit. */
+bool vz_memory_set_postcopy_rate(vz_qmp *qmp, uint64_t bytes_s, GError **err);
+/* Either side: breaks the connection on purpose; the status becomes POSTCOPY_PAUSED. */
+bool vz_memory_pause_postcopy(vz_qmp *qmp, GError **err);
+/* The two halves of a recovery, each of a side that is POSTCOPY_PAUSED: the destination listens,
+ * then the source connects, once per channel. */
+bool vz_memory_recover(vz_qmp *qmp, const char *path, GError **err);
+bool vz_memory_resume(vz_qmp *qmp, const char *path, GError **err);
 
 /* Where the stream is, with libvirt's statistics (only the memory's part is written), and QEMU's
  * own reason for a failure ("" none; caller frees). */

@@ -9,6 +9,7 @@
 #include "domain/table.h"
 #include "driver/qemu/driver.h"
 #include "driver/qemu/user.h"
+#include "driver/qemu/userfault.h"
 #include "migrate/offline.h"
 #include "migrate/service.h"
 #include "migrate/stream_sockets.h"
@@ -158,6 +159,9 @@ static void drop_guards_reference(vz_domain *domain, void *data)
 
 void vz_migration_detach(vz_migration *migration, vz_job_type outcome, const char *error_text)
 {
+    if (migration->has_userfault)
+        vz_userfault_forbid();
+    migration->has_userfault = false;
     vz_migration_stop_carrier(migration);
     vz_migrate_unwatch_phase(migration);
     if (!migration->guarding)
@@ -356,6 +360,34 @@ bool vz_migration_start_carrier(vz_migration *migration,
     migration->carrier = vz_carrier_start(&request, err);
     return migration->carrier &&
            vz_port_admit(vz_migrate_port(migration->service), migration->carrier, err);
+}
+
+static bool is_alive(const vz_carrier *carrier)
+{
+    g_autoptr(GError) dead = NULL;
+    vz_autofd control = vz_carrier_control_dup(carrier, &dead);
+    return control >= 0;
+}
+
+bool vz_migration_keep_carrier(vz_migration *migration,
+                               void (*on_channel)(vz_carrier *carrier, const vz_channel_info *info,
+                                                  void *user),
+                               GError **err)
+{
+    if (migration->carrier && is_alive(migration->carrier))
+        return true;
+    if (migration->carrier)
+        vz_migration_stop_carrier(migration);
+    g_autoptr(GError) none = NULL;
+    g_autofree char *run_dir = vz_migration_run_dir(migration);
+    vz_carrier_hooks hooks = {.on_channel = on_channel, .user = migration};
+    migration->carrier =
+        vz_carrier_adopt(run_dir, vz_domain_inbox(migration->domain), &hooks, &none);
+    if (!migration->carrier) {
+        vz_migration_stop_carrier(migration); /* of one that died: its directory */
+        return vz_migration_start_carrier(migration, on_channel, err);
+    }
+    return vz_port_admit(vz_migrate_port(migration->service), migration->carrier, err);
 }
 
 void vz_migration_stop_carrier(vz_migration *migration)

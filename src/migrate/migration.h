@@ -25,9 +25,10 @@ enum {
     VZ_FACT_COMA = 1u << 0, /* without LIVE: paused while it is copied */
     VZ_FACT_PERSIST_DEST = 1u << 1,
     VZ_FACT_UNDEFINE_SOURCE = 1u << 2,
-    VZ_FACT_DISKS = 1u << 3,   /* there are images whose sharing is to be proved */
-    VZ_FACT_PAUSED = 1u << 4,  /* to be left paused at the destination */
-    VZ_FACT_OFFLINE = 1u << 5, /* a domain that is shut off: its definition moves */
+    VZ_FACT_DISKS = 1u << 3,    /* there are images whose sharing is to be proved */
+    VZ_FACT_PAUSED = 1u << 4,   /* to be left paused at the destination */
+    VZ_FACT_OFFLINE = 1u << 5,  /* a domain that is shut off: its definition moves */
+    VZ_FACT_POSTCOPY = 1u << 8, /* may be switched before its memory has come */
 };
 
 /* Keys of a record. PROBED: the source has seen that its questions are answered, so it may have
@@ -47,6 +48,8 @@ enum {
 #define VZ_NOTE_PEER_UUID        "peer-uuid"
 #define VZ_NOTE_PEER_HOST        "peer-host"
 #define VZ_NOTE_PEER_PORT        "peer-port"
+#define VZ_NOTE_SWITCHED         "switched"    /* to post-copy: there is no way back */
+#define VZ_NOTE_HELD             "held"        /* post-copy is paused until a user resumes it */
 #define VZ_NOTE_INCARNATION      "incarnation" /* of the peer's records */
 #define VZ_NOTE_INVITATION       "invitation"  /* source: by which it knows the destination */
 
@@ -68,6 +71,9 @@ struct vz_migration {
     vz_saga saga;
     vz_carrier *carrier;
     vz_stream stream;                  /* how memory travels */
+    bool switched;                     /* to post-copy: the guest cannot go back */
+    bool pages_lost;                   /* with a QEMU of post-copy; err_text says which */
+    unsigned first_channel;            /* of memory, of the present connection */
     struct vz_stream_sockets *sockets; /* stream_sockets.h; NULL: no stream yet */
     char *peer_fingerprint;            /* NULL: the other host is not known yet */
     char *peer_name;                   /* the other host, for messages */
@@ -95,16 +101,20 @@ struct vz_migration {
 
     /* source */
     bool peer_to_peer;
-    unsigned n_channels;        /* of memory, that were opened */
-    bool was_running;           /* the guest ran when Perform began */
-    bool user_suspended;        /* a user paused it during the job */
-    bool io_error;              /* it stopped by an I/O error of a disk during the job */
-    int64_t paused_at_us;       /* when it stopped; 0: not yet */
-    uint64_t downtime_limit_ms; /* of the stream; 0: it has not started */
-    uint64_t bandwidth_bytes_s; /* of the stream; 0: no limit */
-    bool fixed_downtime;        /* set by the caller: the ladder leaves it alone */
-    bool end_announced;         /* JOB_COMPLETED was sent */
-    bool verdict_known;         /* `verdict` was just asked for */
+    unsigned n_channels;              /* of memory, that were opened */
+    bool was_running;                 /* the guest ran when Perform began */
+    bool user_suspended;              /* a user paused it during the job */
+    bool io_error;                    /* it stopped by an I/O error of a disk during the job */
+    int64_t paused_at_us;             /* when it stopped; 0: not yet */
+    uint64_t downtime_limit_ms;       /* of the stream; 0: it has not started */
+    uint64_t bandwidth_bytes_s;       /* of the stream; 0: no limit */
+    uint64_t postcopy_before_bytes_s; /* what the domain had set before the move */
+    bool fixed_downtime;              /* set by the caller: the ladder leaves it alone */
+    bool end_announced;               /* JOB_COMPLETED was sent */
+    bool postcopy_wanted;             /* somebody has asked for the switch */
+    bool postcopy_held;               /* a user has paused it: not connected again by itself */
+    int64_t paused_postcopy_us;       /* since when its connection is broken; 0: it is not */
+    bool verdict_known;               /* `verdict` was just asked for */
     vz_outcome verdict;
     json_t *answer;           /* the destination's last, or its silence; NULL: it was not asked */
     int64_t answered_at_us;   /* when that was */
@@ -120,6 +130,9 @@ struct vz_migration {
     bool reserved;                   /* holds its place in the table */
     bool run_on_arrival;
     bool source_is_dead;  /* proved, or by the operator's word: no Finish is waited for */
+    int64_t whole_at_us;  /* when all pages had come; 0: not yet */
+    bool no_way_back;     /* the source says so of a post-copy: likewise */
+    bool has_userfault;   /* QEMU's user has the right to it (driver/qemu/userfault.h) */
     char *client_address; /* of who called Prepare; NULL: not known */
     char *data_uri;       /* of this host's data port, as asked for or configured; NULL: neither */
     char *proof;          /* of the release, as the source answered; NULL: it was not asked */
@@ -198,5 +211,11 @@ bool vz_migration_start_carrier(vz_migration *migration,
                                 void (*on_channel)(vz_carrier *carrier, const vz_channel_info *info,
                                                    void *user),
                                 GError **err);
+/* The same for a job that goes on after a restart, or after its carrier has died: the living one is
+ * taken over, else there is a new one, with channels from 0. */
+bool vz_migration_keep_carrier(vz_migration *migration,
+                               void (*on_channel)(vz_carrier *carrier, const vz_channel_info *info,
+                                                  void *user),
+                               GError **err);
 /* And closes what joined it to QEMU. */
 void vz_migration_stop_carrier(vz_migration *migration);

@@ -2,6 +2,7 @@
 #include "migrate/question.h"
 
 #include "migrate/offline.h"
+#include "migrate/postcopy.h"
 #include "migrate/service.h"
 #include "migrate/verdict.h"
 #include "migrate/visit.h"
@@ -125,13 +126,10 @@ static const struct {
     json_t *(*reply)(const vz_asked *asked, GError **err);
     bool of_strangers; /* of one whom the job does not know yet */
 } ops[] = {
-    {"probe", vz_verdict_reply_probe, false},
-    {"verdict", vz_verdict_reply_verdict, false},
-    {"forget", vz_verdict_reply_forget, false},
-    {"condemn", vz_verdict_reply_condemn, false},
-    {"where", vz_whereabouts_reply_where, false},
-    {"let-go", vz_offline_reply_let_go, true},
-    {VZ_VISIT_OP, reply_hello, false},
+    {"probe", vz_verdict_reply_probe, false},      {"verdict", vz_verdict_reply_verdict, false},
+    {"forget", vz_verdict_reply_forget, false},    {"condemn", vz_verdict_reply_condemn, false},
+    {"where", vz_whereabouts_reply_where, false},  {"let-go", vz_offline_reply_let_go, true},
+    {"recover", vz_postcopy_reply_recover, false}, {VZ_VISIT_OP, reply_hello, false},
 };
 
 static json_t *reply_to(const vz_asked *asked, bool is_stranger, GError **err)

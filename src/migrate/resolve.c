@@ -97,6 +97,9 @@ static bool may_take_back(const matter *x, GError **err)
     if (vz_journal_state(m->journal) != VZ_RECORD_RELEASED)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID,
                        "the guest has not been let go, so it is here; 'vz abort' ends the job");
+    if (m->switched)
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                       "the guest was switched to post-copy, so it cannot go on here");
     if (m->guest_died)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID,
                        "the guest's copy here has died, so it cannot go on here");
@@ -112,6 +115,11 @@ static bool may_leave_there(const matter *x, GError **err)
     const vz_migration *m = x->m;
     if (vz_journal_state(m->journal) != VZ_RECORD_RELEASED)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID, "the guest has not been let go");
+    if (m->switched && !m->guest_died && !is_true(x->there, "dead"))
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                       "the guest waits on %s for memory that is here still; 'virsh migrate "
+                       "--postcopy-resume' connects again",
+                       m->peer_name);
     if (m->guest_died)
         return true; /* nothing of it can run here */
     if (is(x->there, "verdict", "unknown") &&

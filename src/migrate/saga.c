@@ -134,6 +134,14 @@ bool vz_saga_expects(const vz_saga *saga, vz_phase phase)
     return next->name && next->phase == phase;
 }
 
+bool vz_saga_is_over(const vz_saga *saga)
+{
+    const vz_step *step = &saga->steps[saga->next];
+    while (step->name && !applies(saga, step))
+        step++;
+    return !step->name;
+}
+
 vz_saga_result vz_saga_run(vz_saga *saga, vz_phase phase, GError **err)
 {
     while (vz_saga_expects(saga, phase)) {

@@ -50,6 +50,9 @@ typedef struct {
  * call one of a job that is undone. */
 bool vz_saga_expects(const vz_saga *saga, vz_phase phase);
 
+/* No step is left that would run. */
+bool vz_saga_is_over(const vz_saga *saga);
+
 /* Runs the steps of one phase, which are the next ones (vz_saga_expects) or done already. err is
  * set unless VZ_SAGA_OK. */
 vz_saga_result vz_saga_run(vz_saga *saga, vz_phase phase, GError **err);

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "migrate/facts.h"
+#include "migrate/postcopy.h"
 #include "migrate/service.h"
 #include "migrate/stats.h"
 #include "migrate/uri.h"
@@ -37,6 +38,8 @@ static uint64_t facts_of(const vz_options *options, const vz_def *def)
         facts |= VZ_FACT_PERSIST_DEST;
     if (vz_options_has(options, VZ_OPTION_UNDEFINE_SOURCE))
         facts |= VZ_FACT_UNDEFINE_SOURCE;
+    if (vz_options_has(options, VZ_OPTION_POSTCOPY))
+        facts |= VZ_FACT_POSTCOPY;
     for (size_t i = 0; i < def->n_disks; i++)
         if (def->disks[i].path)
             facts |= VZ_FACT_DISKS;
@@ -315,7 +318,7 @@ bool vz_source_perform(vz_migration *m, const vz_source_destination *destination
     if (!run_phase(m, VZ_PHASE_PERFORM, err))
         return false;
     *ret_cookie = perform_cookie(m);
-    if (m->abort_reason) /* its client went after the release: no Confirm will come */
+    if (m->abort_reason && m->domain) /* its client went after the release: no Confirm will come */
         vz_source_settle_later(m);
     else if (!m->peer_to_peer)
         vz_migrate_watch_phase(m, no_confirm);
@@ -352,4 +355,33 @@ bool vz_source_confirm(vz_migration *m, const vz_cookie *cookie, bool cancelled,
         return true;
     }
     return moved;
+}
+
+/* --- POSTCOPY_RESUME --- */
+
+bool vz_source_begin_again(vz_domain *domain, char **ret_cookie, char **ret_xml, GError **err)
+{
+    g_autoptr(vz_migration) m = vz_source_find_postcopy(domain, err);
+    if (!m)
+        return false;
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
+    *ret_xml = vz_def_format(snapshot->live, VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE |
+                                                 VZ_DEF_FORMAT_SECURE);
+    *ret_cookie = begin_cookie(m, NULL);
+    return true;
+}
+
+bool vz_source_perform_again(vz_domain *domain, char **ret_cookie, GError **err)
+{
+    g_autoptr(vz_migration) m = vz_source_find_postcopy(domain, err);
+    if (!m || !vz_source_resume_postcopy(m, err))
+        return false;
+    *ret_cookie = perform_cookie(m);
+    return true;
+}
+
+bool vz_source_migrate_again(vz_domain *domain, GError **err)
+{
+    g_autoptr(vz_migration) m = vz_source_find_postcopy(domain, err);
+    return m && vz_source_resume_postcopy(m, err) && vz_source_confirm(m, NULL, false, err);
 }

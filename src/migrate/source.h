@@ -35,6 +35,14 @@ typedef struct {
     const char *uri;         /* of Prepare or the caller: tcp:HOST[:PORT] */
 } vz_source_destination;
 
+/* Begin and Perform of POSTCOPY_RESUME: of the domain's post-copy that stands still. The first
+ * changes nothing; the second returns when pages flow again, or all have come. OPERATION_INVALID
+ * where there is none. Outputs as above. */
+bool vz_source_begin_again(vz_domain *domain, char **ret_cookie, char **ret_xml, GError **err);
+bool vz_source_perform_again(vz_domain *domain, char **ret_cookie, GError **err);
+/* Both, and Confirm: what a peer to peer move does. */
+bool vz_source_migrate_again(vz_domain *domain, GError **err);
+
 /* Copies the guest and lets it go. On success it is paused here, everything has arrived there, and
  * *ret_cookie (caller frees) carries the proof of that. On failure the job is over and the guest is
  * as before; or, where the destination cannot be asked, in doubt, and the error says so. A second

@@ -5,6 +5,7 @@
 #include "domain/table.h"
 #include "driver/qemu/driver.h"
 #include "migrate/memory.h"
+#include "migrate/postcopy.h"
 
 #include <jansson.h>
 #include <string.h>
@@ -13,6 +14,8 @@ static bool op_abort(vz_domain *domain, void *job, GError **err)
 {
     (void)domain;
     vz_migration *m = job;
+    if (m->switched)
+        return vz_fail(err, VZ_ERR_OPERATION_INVALID, "cannot abort migration in post-copy mode");
     if (vz_journal_state(m->journal) == VZ_RECORD_RELEASED)
         return vz_fail(err, VZ_ERR_OPERATION_INVALID,
                        "the guest has been let go and may be starting on %s; the migration cannot "
@@ -163,6 +166,9 @@ const vz_job_ops vz_source_ops = {
     .abort = op_abort,
     .set_max_downtime = op_set_max_downtime,
     .set_max_speed = op_set_max_speed,
+    .start_postcopy = vz_source_op_start_postcopy,
+    .pause_postcopy = vz_source_op_pause_postcopy,
+    .set_postcopy_speed = vz_source_op_set_postcopy_speed,
     .set_cache = op_set_cache,
     .suspend = op_suspend,
     .resume = op_resume,

@@ -5,6 +5,7 @@
 #include "domain/table.h"
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
+#include "migrate/postcopy.h"
 #include "migrate/service.h"
 #include "migrate/verdict.h"
 #include "storage/identify.h"
@@ -78,6 +79,14 @@ void vz_source_enter_doubt(vz_migration *m)
 bool vz_source_go_forward(vz_migration *m, GError **err)
 {
     vz_saga_result result = vz_saga_run(&m->saga, VZ_PHASE_CONFIRM, err);
+    if (result == VZ_SAGA_OK && m->pages_lost) {
+        vz_fail(err, VZ_ERR_OPERATION_FAILED,
+                "the guest is lost: one side of its post-copy died before all of its memory had "
+                "come to %s",
+                m->peer_name);
+        close_job(m, VZ_JOB_FAILED, (*err)->message);
+        return false;
+    }
     if (result == VZ_SAGA_OK) {
         vz_info(m->id, "'%s' has moved to %s", vz_domain_name(m->domain), m->peer_name);
         close_job(m, VZ_JOB_COMPLETED, NULL);
@@ -85,8 +94,10 @@ bool vz_source_go_forward(vz_migration *m, GError **err)
     }
     if (result == VZ_SAGA_UNDONE)
         vz_source_close_failed(m, *err);
-    else if (m->saga.pivoted)
+    else if (m->saga.pivoted && !m->postcopy_held)
         vz_migrate_retry(m, vz_source_settle);
+    else if (m->saga.pivoted)
+        vz_warn(m->id, "%s", (*err)->message);
     else
         vz_source_enter_doubt(m);
     return false;
@@ -133,6 +144,8 @@ void vz_source_give_up(vz_migration *m, const char *reason)
 
 void vz_source_client_lost(vz_migration *m)
 {
+    if (m->switched)
+        return; /* it goes on by itself */
     if (m->busy) {
         vz_migration_abort(m, "the client that drove the migration has gone");
         return;
@@ -185,6 +198,7 @@ static bool reload(vz_migration *m, uint8_t ret_uuid[VZ_UUID_BYTES], GError **er
     m->options = vz_options_new();
     m->saga.steps = vz_source_steps;
     m->saga.facts = g_ascii_strtoull(facts, NULL, 10);
+    vz_postcopy_reload(m);
     return vz_saga_recover(&m->saga, err);
 }
 

@@ -11,6 +11,7 @@
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
 #include "migrate/memory.h"
+#include "migrate/postcopy.h"
 #include "migrate/precheck.h"
 #include "migrate/service.h"
 #include "migrate/stream_sockets.h"
@@ -168,8 +169,7 @@ static bool pause_guest(vz_migration *m, GError **err)
     return true;
 }
 
-/* One look at the stream, with statistics. false: the stream or the guest has failed. */
-static bool look(vz_migration *m, vz_memory_status *ret_status, const char *phase, GError **err)
+bool vz_source_look(vz_migration *m, vz_memory_status *ret_status, const char *phase, GError **err)
 {
     g_autofree char *reason = NULL;
     vz_qemu *qemu = vz_migration_qemu(m, err);
@@ -205,8 +205,7 @@ static void climb_downtime_ladder(vz_migration *m)
         vz_warn(m->id, "the downtime limit stays: %s", err->message);
 }
 
-/* Gives each connection that QEMU has made a channel of its own. */
-static bool open_channels(vz_migration *m, GError **err)
+bool vz_source_open_channels(vz_migration *m, GError **err)
 {
     int fd;
     while ((fd = vz_stream_take(m->sockets)) >= 0) {
@@ -231,7 +230,7 @@ static bool await_channels(vz_migration *m, GError **err)
     int64_t deadline_us = vz_now_us() + CONNECT_DEADLINE_US;
     while (m->n_channels < 1 + m->stream.channels) {
         vz_memory_status status;
-        if (!look(m, &status, "connect", err) || !open_channels(m, err))
+        if (!vz_source_look(m, &status, "connect", err) || !vz_source_open_channels(m, err))
             return false;
         if (vz_now_us() >= deadline_us)
             return vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "QEMU does not open its channels");
@@ -252,12 +251,17 @@ static bool start_stream(vz_migration *m, GError **err)
         m->fixed_downtime ? snapshot->max_downtime_ms : VZ_DOWNTIME_LIMIT_FIRST_MS;
     m->bandwidth_bytes_s =
         vz_options_number(m->options, VZ_OPTION_BANDWIDTH, snapshot->max_speed_bytes_s);
+    m->stream.postcopy_bytes_s =
+        vz_options_number(m->options, VZ_OPTION_BANDWIDTH_POSTCOPY, snapshot->max_postcopy_bytes_s);
+    m->postcopy_before_bytes_s = snapshot->max_postcopy_bytes_s;
+    vz_domain_set_postcopy_limit(m->domain, m->stream.postcopy_bytes_s); /* so it is shown */
     vz_memory_limits limits = {m->bandwidth_bytes_s, m->downtime_limit_ms};
     return qemu &&
            (m->sockets = vz_stream_listen(qemu, vz_domain_inbox(m->domain), &m->memory_event,
                                           err)) != NULL &&
            vz_memory_send(qemu, vz_stream_path(m->sockets), &m->stream, &limits, err) &&
-           await_channels(m, err);
+           await_channels(m, err) &&
+           (!m->postcopy_wanted || vz_memory_start_postcopy(vz_qemu_qmp(qemu), err));
 }
 
 static bool probe_again(vz_migration *m, int64_t *next_probe_us, GError **err)
@@ -288,7 +292,7 @@ static bool copy_memory(vz_migration *m, GError **err)
         return false;
     for (;;) {
         vz_memory_status status;
-        if (!look(m, &status, "memory", err))
+        if (!vz_source_look(m, &status, "memory", err) || !vz_source_open_channels(m, err))
             return false;
         if (status == VZ_MEMORY_PRE_SWITCHOVER)
             break;
@@ -301,7 +305,7 @@ static bool copy_memory(vz_migration *m, GError **err)
     }
     if (m->was_running && !(m->saga.facts & VZ_FACT_COMA))
         set_paused(m, vz_now_us());
-    return true;
+    return vz_source_await_postcopy_channels(m, err);
 }
 
 /* true: the stream still runs in QEMU, and was told to stop. */
@@ -310,7 +314,8 @@ static bool cancel_stream(vz_migration *m, bool *cancelled, GError **err)
     vz_memory_status status;
     vz_qemu *qemu = vz_migration_qemu(m, err);
     if (!qemu || !vz_memory_query(vz_qemu_qmp(qemu), &status, NULL, NULL, err) ||
-        (status != VZ_MEMORY_ACTIVE && status != VZ_MEMORY_PRE_SWITCHOVER))
+        (status != VZ_MEMORY_ACTIVE && status != VZ_MEMORY_PRE_SWITCHOVER &&
+         status != VZ_MEMORY_DEVICE))
         return false;
     if (!*cancelled && !vz_memory_cancel(vz_qemu_qmp(qemu), err))
         return false;
@@ -328,6 +333,8 @@ static void stop_memory(vz_migration *m)
                               vz_now_us() + POLL_US);
     if (err)
         vz_warn(m->id, "cancelling the stream: %s", err->message);
+    if (m->downtime_limit_ms != 0)
+        vz_domain_set_postcopy_limit(m->domain, m->postcopy_before_bytes_s);
     vz_source_resume_guest(m);
 }
 
@@ -345,9 +352,9 @@ static bool release_guest(vz_migration *m, GError **err)
     int64_t deadline_us = vz_now_us() + SWITCHOVER_DEADLINE_US;
     for (;;) {
         vz_memory_status status;
-        if (!look(m, &status, "switchover", err))
+        if (!vz_source_look(m, &status, "switchover", err))
             return false;
-        if (status == VZ_MEMORY_COMPLETED)
+        if (status == VZ_MEMORY_COMPLETED || vz_source_note_switch(m, status))
             return true;
         if (vz_now_us() >= deadline_us)
             return vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "QEMU does not finish the switchover");
@@ -369,6 +376,8 @@ static vz_outcome ask_destination(vz_migration *m)
         m->verdict_known = false;
         return m->verdict;
     }
+    if (!vz_source_is_decided(m))
+        return VZ_OUTCOME_UNKNOWN;
     vz_outcome outcome = vz_verdict_ask(m);
     g_autoptr(GError) err = NULL;
     /* So that a restart resumes it without asking again. One that cannot be told asks again, and
@@ -411,12 +420,14 @@ static bool end_source(vz_migration *m, GError **err)
 {
     if (!m->end_announced) {
         m->end_announced = true;
-        m->stats.type = VZ_JOB_COMPLETED;
+        m->stats.type = m->pages_lost ? VZ_JOB_FAILED : VZ_JOB_COMPLETED;
         vz_table_emit_job_completed(m->domain, &m->stats);
     }
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
     if (vz_migration_offline(m) && snapshot->config) /* left by a host that died under the guest */
         vz_lease_release(m->domain, snapshot->config);
+    if (m->pages_lost)
+        return vz_life_end(m->domain, VZ_SHUTOFF_CRASHED, VZ_STOPPED_FAILED, err);
     return vz_life_end(m->domain, VZ_SHUTOFF_MIGRATED, VZ_STOPPED_MIGRATED, err);
 }
 
@@ -440,6 +451,7 @@ const vz_step vz_source_steps[] = {
     { "copy-memory",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       VZ_FACT_OFFLINE, copy_memory,      stop_memory,    NULL },
     { "release",          VZ_PHASE_PERFORM, VZ_STEP_RELEASE,  0,                       0,               release_guest,    NULL,           ask_destination },
     { "hand-over",        VZ_PHASE_CONFIRM, VZ_STEP_PIVOT,    0,                       0,               hand_over,        NULL,           ask_destination },
+    { "serve-pages",      VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_POSTCOPY,        0,               vz_source_serve_pages, NULL,      NULL },
     { "mark-moved",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0,               mark_moved,       NULL,           NULL },
     { "end-source",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0,               end_source,       NULL,           NULL },
     { "undefine",         VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_UNDEFINE_SOURCE, 0,               undefine_source,  NULL,           NULL },

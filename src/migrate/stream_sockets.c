@@ -145,6 +145,13 @@ bool vz_stream_expect(vz_stream_sockets *s, vz_carrier *carrier, unsigned channe
     return true;
 }
 
+void vz_stream_skip(vz_stream_sockets *s, unsigned channels)
+{
+    static const int none = -1;
+    while (s->fds->len < channels)
+        g_array_append_val(s->fds, none);
+}
+
 void vz_stream_join(vz_stream_sockets *s, vz_carrier *carrier, uint16_t index)
 {
     int *fd = index < s->fds->len ? &g_array_index(s->fds, int, index) : NULL;

@@ -23,6 +23,8 @@ vz_stream_sockets *vz_stream_prepare(vz_qemu *qemu, GError **err);
 /* Lets the carrier expect memory channels up to this number, each to be joined when it opens. */
 bool vz_stream_expect(vz_stream_sockets *sockets, vz_carrier *carrier, unsigned channels,
                       GError **err);
+/* The channels below this number belong to an earlier connection. */
+void vz_stream_skip(vz_stream_sockets *sockets, unsigned channels);
 /* A channel has opened: joins it to QEMU, or aborts it where that does not listen. */
 void vz_stream_join(vz_stream_sockets *sockets, vz_carrier *carrier, uint16_t index);
 

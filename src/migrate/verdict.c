@@ -53,8 +53,10 @@ static vz_outcome ask_once(vz_migration *migration, bool *ret_again)
     g_autoptr(GError) err = NULL;
     /* The proof of the release, since no cookie carries it any more. Where the stream was not seen
      * to end QEMU may have run the guest again before it died, and have written to its disks. */
-    json_t *question = json_pack("{ss sb}", "op", "verdict", "dead", migration->guest_died);
-    if (migration->guest_died && vz_saga_released(&migration->saga))
+    bool no_way_back = migration->switched && !migration->guest_died;
+    json_t *question = json_pack("{ss sb sb}", "op", "verdict", "dead", migration->guest_died,
+                                 "no-way-back", no_way_back);
+    if (no_way_back || (migration->guest_died && vz_saga_released(&migration->saga)))
         json_object_set_new(question, "release", json_string(migration->release));
     json_t *reply = vz_question_of_job(migration, question, VZ_QUESTION_DEADLINE_US, &err);
     *ret_again = true;
@@ -167,7 +169,7 @@ static bool forget(vz_migration *m, bool left_here, GError **err)
 {
     vz_record record = vz_journal_state(m->journal);
     if (left_here && (record == VZ_RECORD_PREPARED || record == VZ_RECORD_LOADED) &&
-        vz_destination_go_on_alone(m))
+        vz_destination_go_on_alone(m, false))
         return vz_fail(err, VZ_ERR_OPERATION_INVALID, "the guest is being started");
     if (record < VZ_RECORD_COMMITTED) {
         if (!vz_journal_advance(m->journal, VZ_RECORD_ABORTED, err))
@@ -222,9 +224,10 @@ static bool outlives_source(const vz_asked *asked)
     g_autofree char *hash = proof ? vz_release_hash(proof) : NULL;
     g_autofree char *expected = vz_journal_get(m->journal, VZ_NOTE_RELEASE);
     bool proved = hash && expected && strcmp(hash, expected) == 0;
-    return json_is_true(json_object_get(asked->object, "dead")) &&
-           (record == VZ_RECORD_PREPARED || record == VZ_RECORD_LOADED) &&
-           (proved ? vz_destination_go_on_alone(m) : vz_destination_keep(m));
+    bool dead = json_is_true(json_object_get(asked->object, "dead"));
+    bool switched = proved && json_is_true(json_object_get(asked->object, "no-way-back"));
+    return (dead || switched) && (record == VZ_RECORD_PREPARED || record == VZ_RECORD_LOADED) &&
+           (proved ? vz_destination_go_on_alone(m, switched) : vz_destination_keep(m));
 }
 
 /* With what there is of the guest, as evidence for an operator. */

@@ -510,7 +510,7 @@ class Refusals(MigrateTest):
         worker.expect_on(here)
 
     def test_options_of_later_versions(self):
-        for option in ("--postcopy", "--compressed", "--parallel", "--copy-storage-all",
+        for option in ("--compressed", "--parallel", "--copy-storage-all",
                        "--auto-converge"):
             with self.subTest(option=option):
                 err, _, _ = self.refused("--live", option)

@@ -1,0 +1,250 @@
+"""Post-copy between two hosts, of a guest that outruns the link: by call, by virsh, by vz; with its link
+cut, its daemons killed, and paused and resumed by a user. Judged by what QEMU counts, by what a third
+host hears, and by the memory that the guest verifies.
+
+One lab and one guest serve the whole file; every test leaves it running on one of the hosts.
+"""
+
+import os
+import sys
+import time
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import tap  # noqa: E402
+from scene import VZ, Scene, eventually  # noqa: E402
+
+RATE = "100mbit"  # some 12 MiB/s, of which post-copy of the guest takes ten seconds
+DIRTY_MIB_S = 40
+MOVE = ("--live", "--p2p", "--persistent", "--undefinesource", "--postcopy")
+LONG_S = 180
+
+scene = None
+worker = None
+
+
+def setUpModule():
+    global scene, worker
+    scene = Scene("postcopy")
+    scene.__enter__()
+    try:
+        worker = scene.guest("worker", "vz.mem=128 vz.dirty=%d" % DIRTY_MIB_S, disk=True, memory_mib=256)
+        worker.start(scene.a)
+    except BaseException:
+        scene.__exit__()
+        raise
+
+
+def tearDownModule():
+    scene.__exit__()
+
+
+def virsh(host, *words, check=True, **more):
+    done = host.run("virsh", "-c", VZ, *words, check=False, timeout=LONG_S, **more)
+    if check and done.returncode != 0:
+        raise AssertionError("virsh %s: %s%s" % (" ".join(words), done.stdout, done.stderr))
+    return done
+
+
+def numbers(host, *words):
+    """virsh domjobinfo as a dict of text; {} where there is no job."""
+    done = virsh(host, "domjobinfo", worker.name, *words, check=False)
+    pairs = (line.split(":", 1) for line in done.stdout.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def state(host):
+    done = virsh(host, "domstate", "--reason", worker.name, check=False)
+    return done.stdout.strip()
+
+
+def where():
+    """(the host where it runs, the other one)."""
+    pair = (scene.a, scene.b)
+    return pair if worker.state(scene.a) == "running" else pair[::-1]
+
+
+class PostCopy(unittest.TestCase):
+    def setUp(self):
+        self.addCleanup(self.after)
+        self.here, self.there = where()
+        scene.lab.shape(RATE)
+
+    def after(self):
+        scene.lab.shape("none")
+        if any(test is self for test, _ in self._outcome.result.failures + self._outcome.result.errors):
+            scene.show_logs()
+            return
+        scene.expect_nothing_left()
+
+    def begin(self, *words, command="virsh"):
+        """A move that does not converge, going on."""
+        uri = scene.uri(self.there)
+        argv = ("virsh", "-c", VZ, "migrate", *(words or MOVE), worker.name, uri)
+        if command == "vz":
+            argv = ("vz", "migrate", "--json", *words, worker.name, self.there.name)
+        process = self.here.popen(*argv)
+        self.addCleanup(lambda: process.poll() is None and process.kill())
+        return process
+
+    def in_precopy(self, process):
+        def copied():
+            if process.poll() is not None:
+                raise AssertionError("the move ended: %s" % (process.communicate(),))
+            return int(numbers(self.here).get("Iteration", 0)) >= 2
+        eventually("a second pass", copied, LONG_S)
+
+    def switch(self, process):
+        self.in_precopy(process)
+        virsh(self.here, "migrate-postcopy", worker.name)
+        eventually("it runs there by post-copy",
+                   lambda: state(self.there).startswith("running (post-copy"), 60)
+
+    def succeed(self, process):
+        out, err = process.communicate(timeout=LONG_S)
+        self.assertEqual(process.returncode, 0, out + err)
+        worker.expect_on(self.there)
+        eventually("all has come", lambda: state(self.there) == "running (migrated)", 30)
+        self.assertEqual(self.there.path("/dev/userfaultfd").stat().st_mode & 0o777, 0o600)
+
+
+    def expect_end(self):
+        """Of a move whose client may have gone."""
+        eventually("all has come", lambda: state(self.there) == "running (migrated)", LONG_S)
+        eventually("the source's copy has ended", lambda: worker.state(self.here) is None, 60)
+        worker.expect_on(self.there)
+
+
+class Moves(PostCopy):
+    def test_by_call(self):
+        with worker.unharmed():
+            process = self.begin()
+            self.in_precopy(process)
+            virsh(self.here, "migrate-postcopy", worker.name)
+            eventually("the source serves pages", lambda: state(self.here) == "paused (post-copy)", 60)
+            self.assertEqual(state(self.there), "running (post-copy)")
+            eventually("pages are asked for",
+                       lambda: int(numbers(self.here).get("Postcopy requests", 0)), 30)
+            self.assertNotEqual(virsh(self.here, "domjobabort", worker.name, check=False).returncode, 0)
+            self.succeed(process)
+
+
+    def test_after_precopy(self):
+        """virsh waits for the first iteration's event and switches then."""
+        with worker.unharmed():
+            process = self.begin(*MOVE, "--postcopy-after-precopy", "--verbose")
+            eventually("it has switched", lambda: state(self.there).startswith("running (post-copy"), LONG_S)
+            self.succeed(process)
+
+    @tap.long
+    def test_vz_decides(self):
+        with worker.unharmed():
+            process = self.begin("--postcopy", command="vz")
+            out, err = process.communicate(timeout=LONG_S)
+            self.assertEqual(process.returncode, 0, out + err)
+            self.assertIn("switching to post-copy", out + err)
+            self.expect_end()
+
+    @tap.long
+    def test_speed(self):
+        """What QEMU is told while it runs, as its own parameters say, and how fast pages then go."""
+        with worker.unharmed():
+            process = self.begin(*MOVE, "--postcopy-bandwidth", "2")
+            self.in_precopy(process)
+            self.assertEqual(virsh(self.here, "migrate-getspeed", "--postcopy", worker.name).stdout.strip(), "2")
+            virsh(self.here, "migrate-postcopy", worker.name)
+            eventually("the source serves pages", lambda: state(self.here) == "paused (post-copy)", 60)
+            begin, first = time.monotonic(), self.sent()
+            time.sleep(4)
+            slow = (self.sent() - first) / (time.monotonic() - begin)
+            self.assertLess(slow, 7 << 20, "of 12 MiB/s; what the guest waits for is not limited")
+            virsh(self.here, "migrate-setspeed", "--postcopy", worker.name, "1000")
+            self.succeed(process)
+
+    def sent(self):
+        """Bytes that the host's links have sent; one's own taps hardly count."""
+        with open("/proc/%d/net/dev" % self.here.init_pid, encoding="ascii") as file:
+            lines = [line.split() for line in file if ":" in line]
+        return max(int(words[9]) for words in lines if words[0] != "lo:")
+
+
+class Refused(PostCopy):
+    @tap.long
+    def test_call_without_the_flag(self):
+        process = self.begin("--live", "--p2p", "--persistent", "--undefinesource")
+        self.in_precopy(process)
+        done = virsh(self.here, "migrate-postcopy", worker.name, check=False)
+        self.assertIn("requires migration to be started with VIR_MIGRATE_POSTCOPY flag", done.stderr)
+        virsh(self.here, "domjobabort", worker.name)
+        process.communicate(timeout=LONG_S)
+        worker.expect_on(self.here)
+
+    def test_without_userfaultfd(self):
+        """Refused before anything moves; and nobody else is let in afterwards where it is there."""
+        node = self.there.path("/dev/userfaultfd")
+        before = node.stat()
+        node.rename(str(node) + ".away")
+        try:
+            done = virsh(self.here, "migrate", *MOVE, worker.name, scene.uri(self.there), check=False)
+        finally:
+            node.with_name("userfaultfd.away").rename(node)
+        self.assertIn("post-copy needs userfaultfd", done.stderr)
+        self.assertIn("/dev/userfaultfd", done.stderr)
+        self.assertEqual(node.stat().st_mode, before.st_mode)
+        worker.expect_on(self.here)
+
+
+class Faults(PostCopy):
+    def test_link_cut(self):
+        """Both sides pause and go on by themselves when it is back; no byte is lost."""
+        with worker.unharmed():
+            process = self.begin()
+            self.switch(process)
+            self.there.link("down")
+            eventually("both see that it is broken",
+                       lambda: state(self.here) == "paused (post-copy failed)" and
+                       state(self.there) == "running (post-copy failed)", 60)
+            self.there.link("up")
+            eventually("it goes on", lambda: state(self.there) != "running (post-copy failed)", 90)
+            self.succeed(process)
+
+    def kill_daemon(self, host):
+        with worker.unharmed():
+            process = self.begin()
+            self.switch(process)
+            host.daemon("kill")
+            host.daemon("start")
+            self.expect_end()
+
+    def test_source_daemon_killed(self):
+        self.kill_daemon(self.here)
+
+    def test_destination_daemon_killed(self):
+        self.kill_daemon(self.there)
+
+
+class Paused(PostCopy):
+    def pause_and(self, *words):
+        with worker.unharmed():
+            process = self.begin(*words)
+            self.switch(process)
+            virsh(self.here, "domjobabort", "--postcopy", worker.name)
+            _, err = process.communicate(timeout=LONG_S)
+            if "--p2p" in words:  # else virsh knows by Confirm alone, of which it says nothing
+                self.assertNotEqual(process.returncode, 0)
+                self.assertIn("paused in post-copy by a user", err)
+            self.assertEqual(state(self.here), "paused (post-copy failed)")
+            virsh(self.here, "migrate", *words, "--postcopy-resume", worker.name, scene.uri(self.there))
+            worker.expect_on(self.there)
+
+    def test_peer_to_peer(self):
+        self.pause_and(*MOVE)
+
+    @tap.long
+    def test_managed(self):
+        self.pause_and(*(word for word in MOVE if word != "--p2p"))
+
+
+if __name__ == "__main__":
+    tap.main()
