@@ -510,10 +510,9 @@ class Refusals(MigrateTest):
         worker.expect_on(here)
 
     def test_options_of_later_versions(self):
-        for option in ("--compressed", "--parallel", "--copy-storage-all",
-                       "--auto-converge"):
-            with self.subTest(option=option):
-                err, _, _ = self.refused("--live", option)
+        for options in (("--copy-storage-all",), ("--unsafe",), ("--p2p", "--tunnelled")):
+            with self.subTest(options=options):
+                err, _, _ = self.refused("--live", *options)
                 self.assertIn("argument unsupported: ", err)
                 self.assertIn("not in this version", err)
 
