@@ -116,7 +116,7 @@ def as_version_1(path):
         known |= events_of(one.read_text())
     header, *lines = path.read_text().splitlines()
     kept = [line for line in lines if tuple(line.split(" ")[:2]) in known]
-    path.write_text("\n".join([re.sub("^virtvz-journal 2 ", "virtvz-journal 1 ", header), *kept]) + "\n")
+    path.write_text("\n".join([re.sub("^virtvz-journal [0-9]+ ", "virtvz-journal 1 ", header), *kept]) + "\n")
 
 
 def become_older(host):
