@@ -23,10 +23,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CARRIER_PROGRAM    VZ_LIBEXECDIR "/virtvz-carrier"
-#define READY_TIMEOUT_US   (10 * G_USEC_PER_SEC) /* a loaded host may need some seconds to exec */
-#define OBEY_TIMEOUT_US    (2 * G_USEC_PER_SEC)  /* for what takes it microseconds */
-#define LOCAL_BUFFER_BYTES (1024 * 1024)
+#define CARRIER_PROGRAM  VZ_LIBEXECDIR "/virtvz-carrier"
+#define READY_TIMEOUT_US (10 * G_USEC_PER_SEC) /* a loaded host may need some seconds to exec */
+#define OBEY_TIMEOUT_US  (2 * G_USEC_PER_SEC)  /* for what takes it microseconds */
 
 struct vz_carrier {
     uint8_t job[VZ_UUID_BYTES];
@@ -475,21 +474,6 @@ const uint8_t *vz_carrier_job(const vz_carrier *carrier)
 pid_t vz_carrier_pid(const vz_carrier *carrier)
 {
     return carrier->pid;
-}
-
-bool vz_carrier_local_pair(int *ret_ours, int *ret_theirs, GError **err)
-{
-    int pair[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-        return vz_fail_errno(err, errno, "cannot make a socket pair");
-    int bytes = LOCAL_BUFFER_BYTES;
-    for (int i = 0; i < 2; i++)
-        /* Without the right to more than the system's limit it gets that. */
-        if (setsockopt(pair[i], SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
-            setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-    *ret_ours = pair[0];
-    *ret_theirs = pair[1];
-    return true;
 }
 
 int vz_carrier_control_dup(const vz_carrier *carrier, GError **err)

@@ -158,10 +158,6 @@ void vz_carrier_sum(const vz_carrier *carrier, unsigned purpose, vz_channel_info
 const uint8_t *vz_carrier_job(const vz_carrier *carrier);
 pid_t vz_carrier_pid(const vz_carrier *carrier);
 
-/* Two connected local sockets with buffers that suit a pump: one for take_local_fd, one for QEMU.
- */
-bool vz_carrier_local_pair(int *ret_ours, int *ret_theirs, GError **err);
-
 /* A new descriptor of the control connection, through which vz_port gives sockets away. -1 with err
  * where the process is gone. For vz_port. */
 int vz_carrier_control_dup(const vz_carrier *carrier, GError **err);

@@ -22,6 +22,7 @@
 #include "storage/lease.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #define CONNECT_DEADLINE_US ((int64_t)15 * 1000000)
 #define POLL_US             ((int64_t)200 * 1000)
@@ -210,12 +211,16 @@ bool vz_source_open_channels(vz_migration *m, GError **err)
     int fd;
     while ((fd = vz_stream_take(m->sockets)) >= 0) {
         vz_qemu *qemu = vz_migration_qemu(m, err);
+        if (!qemu) {
+            close(fd);
+            return false;
+        }
         vz_carrier_connect_request request = {.host = m->peer_host,
                                               .port = m->peer_port,
                                               .purpose = VZ_PURPOSE_MEMORY,
                                               .index = (uint16_t)m->n_channels,
                                               .take_local_fd = fd,
-                                              .owner_pidfd = qemu ? vz_qemu_pidfd(qemu) : -1,
+                                              .owner_pidfd = vz_qemu_pidfd(qemu),
                                               .deadline_us = vz_now_us() + CONNECT_DEADLINE_US};
         if (!vz_carrier_connect(m->carrier, &request, err))
             return false;

@@ -3,7 +3,7 @@ virsh, unharmed, with nothing left over after each test."""
 
 import unittest
 
-from scene import VZ, Scene, eventually
+from scene import VZ, Scene, eventually, for_module
 
 MIGRATE_TIMEOUT_S = 120
 VNC_PORT = 5907
@@ -21,16 +21,11 @@ def virsh(host, *words, check=True):
 def begin(name, change):
     """For setUpModule: a scene whose guest runs on hosta, and the guest. change(scene, xml): its
     definition."""
-    scene = Scene(name)
-    scene.__enter__()
-    try:
+    with for_module(Scene(name)) as scene:
         guest = scene.guest("worker", "vz.dirty=2", disk=True)
         guest.xml = change(scene, guest.xml)
         scene.a.path(guest.file).write_text(guest.xml)
         guest.start(scene.a)
-    except BaseException:
-        scene.__exit__()
-        raise
     MovingTest.scene, MovingTest.guest = scene, guest
     return scene, guest
 

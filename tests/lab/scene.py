@@ -18,6 +18,7 @@ import pathlib
 import shutil
 import sys
 import time
+import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import guest as test_guest  # noqa: E402
@@ -130,6 +131,15 @@ def scene_virsh(host):
     """virsh on a host, as a function of its words; returns what it prints."""
     return lambda *words, **more: host.out("virsh", "-c", VZ, *words,
                                            timeout=VIRSH_TIMEOUT_S, **more)
+
+
+@contextlib.contextmanager
+def for_module(scene):
+    """For setUpModule: the scene stays until the module's tests are over; where preparing it fails
+    it goes at once."""
+    with contextlib.ExitStack() as stack:
+        yield stack.enter_context(scene)
+        unittest.addModuleCleanup(stack.pop_all().close)
 
 
 class Scene:

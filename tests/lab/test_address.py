@@ -98,10 +98,6 @@ def setUpModule():
     scene, worker = moving.begin("address", lambda _, xml: moving.with_graphics(xml, "0.0.0.0"))
 
 
-def tearDownModule():
-    scene.__exit__()
-
-
 @contextlib.contextmanager
 def viewer(host):
     """A VNC viewer in the observer's place, with a picture on its screen."""

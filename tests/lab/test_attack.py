@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import phases  # noqa: E402
 import tap  # noqa: E402
-from scene import VZ, Scene, eventually  # noqa: E402
+from scene import VZ, Scene, eventually, for_module  # noqa: E402
 
 SEED = int(os.environ.get("VZ_TEST_SEED", "1"))
 MIGRATE_TIMEOUT_S = 120
@@ -48,18 +48,9 @@ worker = None
 
 def setUpModule():
     global scene, worker
-    scene = Scene(os.environ.get("VZ_TEST_LAB", "attack"))
-    scene.__enter__()
-    try:
+    with for_module(Scene("attack")) as scene:
         worker = scene.guest("worker", "vz.dirty=4", disk=True)
         worker.start(scene.a)
-    except BaseException:
-        scene.__exit__()
-        raise
-
-
-def tearDownModule():
-    scene.__exit__()
 
 
 def virsh(host, *words):

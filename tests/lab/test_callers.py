@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import caller_programs  # noqa: E402
 import tap  # noqa: E402
 from hosts import SOURCE  # noqa: E402
-from scene import VZ, Scene, eventually  # noqa: E402
+from scene import VZ, Scene, eventually, for_module  # noqa: E402
 
 PROGRAM_TIMEOUT_S = 180
 AGENT = "/usr/lib/ocf/resource.d/heartbeat/VirtualDomain"
@@ -37,18 +37,9 @@ worker = None
 
 def setUpModule():
     global scene, worker
-    scene = Scene(os.environ.get("VZ_TEST_LAB", "callers"))
-    scene.__enter__()
-    try:
+    with for_module(Scene("callers")) as scene:
         worker = scene.guest("worker", "vz.dirty=2", disk=True)
         worker.start(scene.a)
-    except BaseException:
-        scene.__exit__()
-        raise
-
-
-def tearDownModule():
-    scene.__exit__()
 
 
 class CallerTest(unittest.TestCase):

@@ -55,10 +55,6 @@ def setUpModule():
         xml, "127.0.0.1", " passwd='%s'" % PASSWORD))
 
 
-def tearDownModule():
-    scene.__exit__()
-
-
 def open_files(host):
     """Of the one QEMU that runs there, as that host calls them."""
     return host.out("sh", "-c", "readlink /proc/$(pgrep -x qemu-system-x86)/fd/*").split("\n")

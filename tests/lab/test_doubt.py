@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import phases  # noqa: E402
 import tap  # noqa: E402
-from scene import VZ, Scene, eventually  # noqa: E402
+from scene import VZ, Scene, eventually, for_module  # noqa: E402
 
 MOVE = ("migrate", "--live", "--persistent")
 MIGRATE_TIMEOUT_S = 120
@@ -26,17 +26,8 @@ worker = None
 
 def setUpModule():
     global scene, worker
-    scene = Scene("doubt", hosts=3, faulty=True)
-    scene.__enter__()
-    try:
+    with for_module(Scene("doubt", hosts=3, faulty=True)) as scene:
         worker = scene.guest("worker", "vz.dirty=4", disk=True)
-    except BaseException:
-        scene.__exit__()
-        raise
-
-
-def tearDownModule():
-    scene.__exit__()
 
 
 def virsh(host, *words):

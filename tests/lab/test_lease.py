@@ -12,7 +12,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import tap  # noqa: E402
-from scene import VZ, Scene, eventually  # noqa: E402
+from scene import VZ, Scene, eventually, for_module  # noqa: E402
 
 MIGRATE_TIMEOUT_S = 120
 MOVE = ("--live", "--persistent", "--undefinesource")
@@ -27,18 +27,9 @@ worker = None
 
 def setUpModule():
     global scene, worker
-    scene = Scene("lease", faulty=True)
-    scene.__enter__()
-    try:
+    with for_module(Scene("lease", faulty=True)) as scene:
         worker = scene.guest("worker", "vz.dirty=2", disk=True)
         worker.start(scene.a)
-    except BaseException:
-        scene.__exit__()
-        raise
-
-
-def tearDownModule():
-    scene.__exit__()
 
 
 def virsh(host, *words, check=True):

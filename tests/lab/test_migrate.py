@@ -17,7 +17,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import tap  # noqa: E402
-from scene import VZ, Scene, eventually  # noqa: E402
+from scene import VZ, Scene, eventually, for_module  # noqa: E402
 
 MIGRATE_TIMEOUT_S = 120
 GAP_LIVE_MS = 1000  # far above what is measured (bench tells that); it only catches a paused guest
@@ -29,18 +29,9 @@ worker = None  # the guest that most tests move
 
 def setUpModule():
     global scene, worker
-    scene = Scene("migrate")
-    scene.__enter__()
-    try:
+    with for_module(Scene("migrate")) as scene:
         worker = scene.guest("worker", "vz.dirty=4", disk=True)
         worker.start(scene.a)
-    except BaseException:
-        scene.__exit__()
-        raise
-
-
-def tearDownModule():
-    scene.__exit__()
 
 
 def own_virsh_version():

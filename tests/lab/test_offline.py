@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import matrix  # noqa: E402
 import phases  # noqa: E402
 import tap  # noqa: E402
-from scene import VZ, Scene, eventually  # noqa: E402
+from scene import VZ, Scene, eventually, for_module  # noqa: E402
 from test_migrate import own_virsh_version, virsh_of_the_machine  # noqa: E402
 
 COMMAND_TIMEOUT_S = 120
@@ -41,18 +41,9 @@ disked = bare = None
 
 def setUpModule():
     global scene, disked, bare
-    scene = Scene("offline", faulty=True, env={"VZ_FAULT_FILE": FAULT_FILE})
-    scene.__enter__()
-    try:
+    with for_module(Scene("offline", faulty=True, env={"VZ_FAULT_FILE": FAULT_FILE})) as scene:
         disked = scene.guest("disked", "vz.dirty=2", disk=True)
         bare = scene.guest("bare", "vz.dirty=2")
-    except BaseException:
-        scene.__exit__()
-        raise
-
-
-def tearDownModule():
-    scene.__exit__()
 
 
 def virsh(host, *words, **more):

@@ -35,10 +35,6 @@ def setUpModule():
     scene.lab.shape("200mbit")  # so that there is something to see while memory is copied
 
 
-def tearDownModule():
-    scene.__exit__()
-
-
 def state(host):
     return virsh(host, "domstate", "--reason", worker.name).stdout.strip()
 

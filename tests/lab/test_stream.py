@@ -2,6 +2,7 @@
 is slowed down. Judged by the bytes and connections on the wire and by what QEMU itself says.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import tap  # noqa: E402
-from scene import VZ, Scene, eventually  # noqa: E402
+from scene import VZ, Scene, eventually, for_module  # noqa: E402
 
 MIGRATE_TIMEOUT_S = 240
 MOVE = ("--live", "--persistent", "--undefinesource")
@@ -32,20 +33,11 @@ busy = None  # writes faster than the slow link
 
 def setUpModule():
     global scene, worker, busy
-    scene = Scene("stream")
-    scene.__enter__()
-    try:
+    with for_module(Scene("stream")) as scene:
         worker = scene.guest("worker", "vz.dirty=4", disk=True)
         busy = scene.guest("busy", "vz.dirty=40 vz.mem=48 vz.hot=32")
         worker.start(scene.a)
         busy.start(scene.a)
-    except BaseException:
-        scene.__exit__()
-        raise
-
-
-def tearDownModule():
-    scene.__exit__()
 
 
 class Monitor:
@@ -157,28 +149,29 @@ class Effects(StreamTest):
         self.assertGreater(sizes[0], 1)
         self.assertLess(max(sizes[1:]), 0.9 * sizes[0])
 
-    def test_xbzrle(self):
-        """The busy guest's pages change a little, again and again: differences are sent."""
+    @contextlib.contextmanager
+    def moving_busily(self, pattern, timeout_s, *options):
+        """The busy guest moves over a link that it outruns; inside, its statistics have shown that."""
         with busy.unharmed():
             scene.lab.shape(SLOW)
-            here, there, process = self.begin(busy, "--comp-methods", "xbzrle",
-                                              "--comp-xbzrle-cache", "67108864")
-            eventually("pages were sent as differences", lambda: re.search(
-                r"Compressed pages: +[1-9]", self.stats(here, busy)), 60)
-            scene.lab.shape("none")
+            here, there, process = self.begin(busy, *options)
+            eventually("the statistics show '%s'" % pattern,
+                       lambda: re.search(pattern, self.stats(here, busy)), timeout_s)
+            yield
             self.end(process)
             busy.expect_on(there)
 
+    def test_xbzrle(self):
+        """The busy guest's pages change a little, again and again: differences are sent."""
+        with self.moving_busily(r"Compressed pages: +[1-9]", 60, "--comp-methods", "xbzrle",
+                                "--comp-xbzrle-cache", "67108864"):
+            scene.lab.shape("none")
+
     def test_auto_converge(self):
         """A guest that outruns the link is slowed down until it does not, and moves."""
-        with busy.unharmed():
-            scene.lab.shape(SLOW)
-            here, there, process = self.begin(busy, "--p2p", "--auto-converge",
-                                              "--auto-converge-initial", "50")
-            eventually("it is slowed down", lambda: re.search(
-                r"Auto converge throttle: +[5-9][0-9]", self.stats(here, busy)), 120)
-            self.end(process)
-            busy.expect_on(there)
+        with self.moving_busily(r"Auto converge throttle: +[5-9][0-9]", 120, "--p2p",
+                                "--auto-converge", "--auto-converge-initial", "50"):
+            pass
 
 
 class IoError(StreamTest):

@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import tap  # noqa: E402
 from hosts import SOURCE  # noqa: E402
-from scene import VZ, Scene, eventually  # noqa: E402
+from scene import VZ, Scene, eventually, for_module  # noqa: E402
 
 BUILD = os.environ.get("VZ_BUILD", "build")
 OLD_BUILD = os.environ.get("VZ_OLD_BUILD")
@@ -66,19 +66,10 @@ def install(host, build):
 
 def setUpModule():
     global scene, worker
-    scene = Scene("upgrade", faulty=not OLD_BUILD)
-    scene.__enter__()
-    try:
+    with for_module(Scene("upgrade", faulty=not OLD_BUILD)) as scene:
         worker = scene.guest("worker", "vz.dirty=4", disk=True)
         if not OLD_BUILD:
             worker.start(scene.a)
-    except BaseException:
-        scene.__exit__()
-        raise
-
-
-def tearDownModule():
-    scene.__exit__()
 
 
 def virsh(host, *words):

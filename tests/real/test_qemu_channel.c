@@ -101,7 +101,7 @@ static void migrate(fixture *f, bool return_path, json_int_t bytes_s)
         command(both[i], "migrate-set-capabilities",
                 json_pack("{s:[{s:s,s:b}]}", "capabilities", "capability", "return-path", "state",
                           return_path));
-    g_assert_true(vz_carrier_local_pair(&ours, &theirs, &err));
+    channel_local_pair(&ours, &theirs);
     vz_carrier_connect_request request = {
         .host = "127.0.0.1",
         .port = vz_port_number(f->pair->host->port),

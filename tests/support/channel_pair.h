@@ -36,6 +36,10 @@ void channel_pair_free(channel_pair *pair);
 vz_carrier *channel_carrier_new(channel_pair *pair, const uint8_t job[VZ_UUID_BYTES],
                                 const vz_channel_keys *keys, const char *peer, const char *dir);
 
+/* Two connected local sockets with buffers that suit a pump: one for a carrier, one for the test.
+ */
+void channel_local_pair(int *ret_ours, int *ret_theirs);
+
 /* Connects without asserting; the target must expect it. *ret_end is this side's local end. */
 bool channel_pair_connect(channel_pair *pair, vz_carrier *from, vz_purpose purpose, uint16_t index,
                           int *ret_end, GError **err);
