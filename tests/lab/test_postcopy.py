@@ -97,6 +97,10 @@ class PostCopy(unittest.TestCase):
         self.assertEqual(process.returncode, 0, out + err)
         worker.expect_on(self.there)
         eventually("all has come", lambda: state(self.there) == "running (migrated)", 30)
+        self.expect_closed()
+
+    def expect_closed(self):
+        """QEMU's user was let in for this, and is not any more."""
         self.assertEqual(self.there.path("/dev/userfaultfd").stat().st_mode & 0o777, 0o600)
 
     def expect_end(self):
@@ -104,6 +108,7 @@ class PostCopy(unittest.TestCase):
         eventually("all has come", lambda: state(self.there) == "running (migrated)", LONG_S)
         eventually("the source's copy has ended", lambda: worker.state(self.here) is None, 60)
         worker.expect_on(self.there)
+        self.expect_closed()
 
 
 class Moves(PostCopy):
