@@ -8,7 +8,7 @@
 #include <stdio.h>
 
 /* Packed has to move so much more memory than plain. */
-#define PAYS 1.25
+#define PAYS 1.5
 /* One more channel has to be worth it. */
 #define ENOUGH  0.9
 #define PERCENT 100

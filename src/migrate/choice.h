@@ -7,8 +7,9 @@
  *     packed    the same, times what a sample of the guest's pages shrinks to; but no more than n
  *               processors pack
  *
- * with n up to the processors of both hosts. Packing costs the hosts' processors, so it has to be
- * a quarter faster. `vz check` and the move call the same functions. */
+ * with n up to the processors of both hosts. Packing takes processors from guests, and a
+ * destination that has them not to spare falls behind, so it has to move half as much again. `vz
+ * check` and the move call the same functions. */
 #pragma once
 
 #include "domain/domain.h"

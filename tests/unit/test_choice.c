@@ -24,13 +24,13 @@ static const row rows[] = {
     {250, 400, 25, 4, "live p2p", VZ_COMPRESS_ZSTD, 1, "pays for a link of 24 MiB/s"},
     /* What does not shrink, or too little, does not. */
     {1000, 400, 25, 4, "", VZ_COMPRESS_NONE, 0, "shrinks to 100 %"},
-    {870, 400, 25, 4, "", VZ_COMPRESS_NONE, 0, "does not pay"},
-    {790, 400, 25, 4, "", VZ_COMPRESS_ZSTD, 1, "pays"},
+    {680, 400, 25, 4, "", VZ_COMPRESS_NONE, 0, "does not pay"},
+    {660, 400, 25, 4, "", VZ_COMPRESS_ZSTD, 1, "pays"},
     /* Without a known link: a gigabit. Two processors pack what that could carry. */
     {250, 400, 0, 4, "", VZ_COMPRESS_ZSTD, 2, "a link of 119 MiB/s (assumed"},
     {250, 400, 0, 1, "", VZ_COMPRESS_ZSTD, 1, "assumed"},
-    {250, 140, 0, 1, "", VZ_COMPRESS_NONE, 0, "does not pay"},
-    {250, 140, 0, 2, "", VZ_COMPRESS_ZSTD, 2, "pays"},
+    {250, 180, 0, 1, "", VZ_COMPRESS_NONE, 0, "does not pay"},
+    {250, 180, 0, 2, "", VZ_COMPRESS_ZSTD, 2, "pays"},
     {1000, 400, 0, 8, "", VZ_COMPRESS_NONE, 0, "assumed"},
     /* A link that is faster than one connection, and than packing. */
     {250, 400, 1250, 2, "", VZ_COMPRESS_NONE, 2, "does not pay"},
