@@ -100,7 +100,8 @@ static void show_stream(FILE *out, const json_t *stream)
     uint64_t channels = number_of(stream, "channels");
     if (!compression)
         return;
-    g_autofree char *by = channels ? g_strdup_printf(" by %" G_GUINT64_FORMAT " channels", channels)
+    g_autofree char *by = channels ? g_strdup_printf(" by %" G_GUINT64_FORMAT " channel%s",
+                                                     channels, channels > 1 ? "s" : "")
                                    : g_strdup(" by one connection");
     row(out, "compression", g_strdup_printf("%s%s: %s", compression, by, text_of(stream, "why")));
 }

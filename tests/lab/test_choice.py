@@ -108,8 +108,9 @@ class ChoiceTest(unittest.TestCase):
         before = bytes_sent(self.here)
         result = self.end(self.begin(*words))
         sent = bytes_sent(self.here) - before
-        for name in ("compression", "channels"):
-            self.assertEqual(result[name], plan["stream"][name], (result, plan["stream"]))
+        self.assertEqual(result["compression"], plan["stream"]["compression"], (result, plan["stream"]))
+        if result["compression"] == "none":  # else by how fast a processor is just then
+            self.assertEqual(result["channels"], plan["stream"]["channels"])
         print("%s %s: %s; %.1f MiB in use, %.1f MiB sent, %s" % (
             self.guest.name, words, result["choice"], plan["memory"]["used_bytes"] / MIB, sent / MIB,
             said(self.there)), file=sys.stderr)
