@@ -160,6 +160,44 @@ vz_stream_host vz_choice_host(const vz_qemu_caps *caps)
     return host;
 }
 
+typedef struct {
+    pid_t pid;
+    int64_t taken_us;
+    vz_sample sample;
+} kept_sample;
+
+static GMutex kept_lock;
+static GHashTable *kept; /* kept_sample by the domain's UUID, of the last minute */
+
+static gboolean is_old(void *uuid, void *value, void *now_us)
+{
+    (void)uuid;
+    return ((const kept_sample *)value)->taken_us + VZ_CHOICE_GOOD_US < *(const int64_t *)now_us;
+}
+
+static bool find_kept(const vz_domain *domain, pid_t pid, vz_sample *ret)
+{
+    int64_t now_us = vz_now_us();
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&kept_lock);
+    if (!kept)
+        kept = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    g_hash_table_foreach_remove(kept, is_old, &now_us);
+    const kept_sample *k = g_hash_table_lookup(kept, vz_domain_uuid_text(domain));
+    if (k && k->pid == pid)
+        *ret = k->sample;
+    return k && k->pid == pid;
+}
+
+static void take_sample(const vz_domain *domain, pid_t pid, uint64_t ram_bytes, vz_sample *ret)
+{
+    if (find_kept(domain, pid, ret) || !vz_sample_memory(pid, ram_bytes, ret))
+        return;
+    kept_sample *k = g_new0(kept_sample, 1);
+    *k = (kept_sample){.pid = pid, .taken_us = vz_now_us(), .sample = *ret};
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&kept_lock);
+    g_hash_table_insert(kept, g_strdup(vz_domain_uuid_text(domain)), k);
+}
+
 /* Where packing is asked for the sample says by how many processors. */
 static bool sample_matters(const vz_stream *asked)
 {
@@ -176,7 +214,7 @@ void vz_choice_make(vz_choice *c, vz_domain *domain, const vz_options *options, 
     g_autofree char *from = NULL;
     c->facts.link_bytes_s = vz_plan_rate(peer, cap, &from);
     if (qemu && snapshot->live && sample_matters(&asked))
-        vz_sample_memory(vz_qemu_pid(qemu), snapshot->live->ram_bytes, &c->facts.sample);
+        take_sample(domain, vz_qemu_pid(qemu), snapshot->live->ram_bytes, &c->facts.sample);
     vz_choice_decide(c, options);
     if (snapshot->cache_bytes && !vz_options_has(options, VZ_OPTION_COMPRESSION_XBZRLE_CACHE))
         c->stream.cache_bytes = snapshot->cache_bytes;

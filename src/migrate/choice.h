@@ -25,6 +25,9 @@
 /* More bring QEMU little. */
 #define VZ_CHOICE_CHANNELS_MAX 8
 
+/* So long a sample is used again, so that a move does what a check has just said. */
+#define VZ_CHOICE_GOOD_US ((int64_t)60 * 1000000)
+
 typedef struct {
     vz_sample sample;      /* zeros: there is none */
     uint64_t link_bytes_s; /* the cap of the caller, or its speed; 0: not known */
