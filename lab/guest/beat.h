@@ -38,6 +38,7 @@ typedef struct {
     uint64_t mem_mib;
     uint64_t hot_mib;
     uint64_t disk_mib;
+    uint64_t repeat;
     uint64_t port;
     uint64_t beat_ms;
     uint64_t serial_ms;

@@ -94,6 +94,7 @@ void vz_options_read(vz_options *o)
         {"mem", NULL, 0, &o->mem_mib, NULL, 0, 65536},
         {"hot", NULL, 0, &o->hot_mib, NULL, 1, 65536},
         {"disksize", NULL, 0, &o->disk_mib, NULL, 1, 4096},
+        {"repeat", NULL, 0, &o->repeat, NULL, 1, VZ_PAGE_WORDS},
         {"port", NULL, 0, &o->port, NULL, 1, 65535},
         {"beat", NULL, 0, &o->beat_ms, NULL, 1, 60000},
         {"serial", NULL, 0, &o->serial_ms, NULL, 0, 60000},
@@ -107,6 +108,7 @@ void vz_options_read(vz_options *o)
     o->seed = 1;
     o->mem_mib = 32;
     o->disk_mib = 8;
+    o->repeat = 1;
     o->port = 7707;
     o->beat_ms = 10;
     o->serial_ms = 10;

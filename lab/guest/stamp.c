@@ -1,7 +1,9 @@
 /* Stamps: what a page of memory or a block of disk holds so that its content and its age can be
  * checked; and the small mailbox through which the main thread asks a worker for something.
  *
- *   word 0 magic | 1 key | 2 index | 3 count | 4..511 a sequence that follows from those */
+ *   word 0 magic | 1 key | 2 index | 3 count | 4..511 a sequence that follows from those
+ *
+ * Each of the sequence's words stands there vz.repeat times, usually once. */
 #include "beat.h"
 
 #include <stdio.h>
@@ -11,12 +13,6 @@
 #define STAMP_MAGIC  0x31706d6174737a76u /* "vzstamp1" */
 #define HEADER_WORDS 4
 
-static uint64_t body_start(uint64_t key, uint64_t index, uint64_t count)
-{
-    /* Zero is the one state that the sequence never leaves. */
-    return vz_mix(vz_mix(key, index), count) | 1;
-}
-
 /* xorshift64: cheap under emulation, and nothing that a compressor finds. */
 static inline uint64_t body_next(uint64_t x)
 {
@@ -25,28 +21,46 @@ static inline uint64_t body_next(uint64_t x)
     return x ^ (x << 17);
 }
 
+/* The body's words, one after the other. */
+typedef struct {
+    uint64_t x;
+    uint64_t left; /* how often it still stands there */
+} body;
+
+static body body_begin(uint64_t key, uint64_t index, uint64_t count)
+{
+    /* Zero is the one state that the sequence never leaves. */
+    return (body){.x = vz_mix(vz_mix(key, index), count) | 1};
+}
+
+static inline uint64_t body_word(body *b)
+{
+    if (b->left == 0) {
+        b->x = body_next(b->x);
+        b->left = vz_the_guest.options.repeat;
+    }
+    b->left--;
+    return b->x;
+}
+
 void vz_stamp_write(uint64_t *page, uint64_t key, uint64_t index, uint64_t count)
 {
-    uint64_t x = body_start(key, index, count);
+    body b = body_begin(key, index, count);
     page[0] = STAMP_MAGIC;
     page[1] = key;
     page[2] = index;
     page[3] = count;
-    for (size_t i = HEADER_WORDS; i < VZ_PAGE_WORDS; i++) {
-        x = body_next(x);
-        page[i] = x;
-    }
+    for (size_t i = HEADER_WORDS; i < VZ_PAGE_WORDS; i++)
+        page[i] = body_word(&b);
 }
 
 /* The first word of the body that is not what (key, index, count) makes; VZ_PAGE_WORDS if none. */
 static size_t first_bad(const uint64_t *page, uint64_t key, uint64_t index, uint64_t count)
 {
-    uint64_t x = body_start(key, index, count);
-    for (size_t i = HEADER_WORDS; i < VZ_PAGE_WORDS; i++) {
-        x = body_next(x);
-        if (page[i] != x)
+    body b = body_begin(key, index, count);
+    for (size_t i = HEADER_WORDS; i < VZ_PAGE_WORDS; i++)
+        if (page[i] != body_word(&b))
             return i;
-    }
     return VZ_PAGE_WORDS;
 }
 

@@ -40,6 +40,11 @@ static const struct {
     ROW("compression_pages", compression_pages, HAS(has_compression)),
     ROW("compression_cache_misses", compression_cache_misses, HAS(has_compression)),
     ROW("compression_overflow", compression_overflow, HAS(has_compression)),
+    /* Not libvirt's, whose clients pass by fields that they do not know. */
+    ROW("vz.channels", stream_channels, HAS(has_stream)),
+    ROW("vz.sample.bytes", sample_bytes, HAS(has_sample)),
+    ROW("vz.sample.packed", sample_packed_bytes, HAS(has_sample)),
+    ROW("vz.sample.bps", sample_bytes_s, HAS(has_sample)),
 #undef ROW
 #undef HAS
 };
@@ -47,6 +52,11 @@ static const struct {
 static vz_tparam ullong(const char *field, uint64_t value)
 {
     return (vz_tparam){.field = field, .type = VZ_TPARAM_ULLONG, .value.ul = value};
+}
+
+static vz_tparam text(const char *field, const char *value)
+{
+    return (vz_tparam){.field = field, .type = VZ_TPARAM_STRING, .value.s = value};
 }
 
 static const void *at(const vz_job_stats *stats, size_t offset)
@@ -78,16 +88,17 @@ size_t vz_job_params(const vz_job_stats *stats, vz_tparam params[VZ_JOB_PARAMS_M
         params[n++] = (vz_tparam){.field = "auto_converge_throttle",
                                   .type = VZ_TPARAM_INT,
                                   .value.i = stats->auto_converge_throttle_percent};
-    /* Not libvirt's; its clients pass by fields that they do not know. `vz migrate` shows it. */
+    if (stats->has_stream)
+        params[n++] = text("vz.compression", stats->stream_compress);
+    if (*stats->stream_why)
+        params[n++] = text("vz.choice", stats->stream_why);
     if (!ended && *stats->phase)
-        params[n++] =
-            (vz_tparam){.field = "vz.phase", .type = VZ_TPARAM_STRING, .value.s = stats->phase};
+        params[n++] = text("vz.phase", stats->phase);
     if (ended)
         params[n++] = (vz_tparam){.field = "success",
                                   .type = VZ_TPARAM_BOOLEAN,
                                   .value.i = stats->type == VZ_JOB_COMPLETED};
     if (ended && *stats->error_text)
-        params[n++] =
-            (vz_tparam){.field = "errmsg", .type = VZ_TPARAM_STRING, .value.s = stats->error_text};
+        params[n++] = text("errmsg", stats->error_text);
     return n;
 }

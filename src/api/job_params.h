@@ -9,5 +9,5 @@
 #define VZ_JOB_PARAMS_MAX 64
 
 /* Fills params and returns how many. Fields whose group is not there are left out; `success` and
- * `errmsg` only of jobs that have ended. errmsg points into stats. */
+ * `errmsg` only of jobs that have ended. Texts point into stats. */
 size_t vz_job_params(const vz_job_stats *stats, vz_tparam params[VZ_JOB_PARAMS_MAX]);

@@ -14,6 +14,7 @@
 #include "migrate/precheck.h"
 #include "migrate/service.h"
 #include "migrate/source.h"
+#include "migrate/uri.h"
 
 #include <string.h>
 
@@ -75,13 +76,22 @@ static void follow_client(vz_call *call, vz_domain *domain, vz_migration *migrat
 
 /* --- Begin --- */
 
+/* The destination's address where the caller has named it; NULL: it has not. */
+static char *named_peer(const vz_options *options)
+{
+    char *host = NULL;
+    uint16_t port;
+    g_autoptr(GError) ignored = NULL; /* it was read before */
+    const char *uri = vz_options_text(options, VZ_OPTION_URI);
+    return uri && vz_uri_parse_data(uri, &host, &port, &ignored) ? host : NULL;
+}
+
 static bool begin(vz_call *call, vz_options *options, vz_wire_migrate_begin3_ret *ret, GError **err)
 {
     if (!vz_options_check(options, VZ_GUEST_VM, err))
         return false;
     vz_domain *domain = vz_api_subject(call);
-    vz_source_request request = {.options = options,
-                                 .local_address = vz_conn_local_address(vz_call_conn(call))};
+    vz_source_request request = {.options = options};
     g_autoptr(vz_migration) migration = NULL;
     g_autofree char *cookie = NULL;
     g_autofree char *xml = NULL;
@@ -89,9 +99,10 @@ static bool begin(vz_call *call, vz_options *options, vz_wire_migrate_begin3_ret
         if (!vz_source_begin_again(domain, &cookie, &xml, err))
             return false;
     } else {
-        if (!vz_source_begin(vz_this_host.migrate, domain, &request, &migration, &cookie, &xml,
-                             err))
+        if (!vz_source_begin(vz_this_host.migrate, domain, &request, &migration, &xml, err))
             return false;
+        g_autofree char *peer = named_peer(options);
+        cookie = vz_source_cookie(migration, vz_conn_local_address(vz_call_conn(call)), peer);
         follow_client(call, domain, migration, vz_source_client_lost);
     }
     ret->cookie_out = cookie_out(call, cookie);

@@ -93,6 +93,19 @@ static void show_memory(FILE *out, const json_t *plan)
     }
 }
 
+/* How it would travel: of one that runs or is paused. */
+static void show_stream(FILE *out, const json_t *stream)
+{
+    const char *compression = text_of(stream, "compression");
+    uint64_t channels = number_of(stream, "channels");
+    if (!compression)
+        return;
+    g_autofree char *by = channels ? g_strdup_printf(" by %" G_GUINT64_FORMAT " channel%s",
+                                                     channels, channels > 1 ? "s" : "")
+                                   : g_strdup(" by one connection");
+    row(out, "compression", g_strdup_printf("%s%s: %s", compression, by, text_of(stream, "why")));
+}
+
 static void show_prediction(FILE *out, const json_t *plan)
 {
     const json_t *rate = json_object_get(plan, "rate");
@@ -157,6 +170,7 @@ static void show(const vz_cmd_migration *m, const json_t *plan)
     show_options(out, json_object_get(plan, "options"));
     show_disks(out, json_object_get(plan, "disks"));
     show_memory(out, plan);
+    show_stream(out, json_object_get(plan, "stream"));
     show_prediction(out, plan);
     row(out, "there",
         g_strdup_printf("%s, %s", paused ? "paused" : "running",

@@ -11,12 +11,13 @@ static void print_job(vz_command *command, const vz_target *target, const vz_rea
     vz_progress_view view = vz_progress_update(&progress, reading, false, vz_now_us());
     const char *direction = reading->operation == VZ_JOB_OPERATION_IN ? "in" : "out";
     if (command->printer.mode == VZ_PRINT_JSON) {
-        vz_print_json(&command->printer,
-                      json_pack("{ss ss ss ss si sI sI sI}", "event", "job", "domain", target->name,
-                                "direction", direction, "phase", view.phase, "percent",
-                                (int)view.percent, "bytes_per_second", (json_int_t)view.bytes_s,
-                                "left_ms", (json_int_t)view.left_ms, "elapsed_ms",
-                                (json_int_t)view.elapsed_ms));
+        json_t *job =
+            json_pack("{ss ss ss ss si sI sI sI}", "event", "job", "domain", target->name,
+                      "direction", direction, "phase", view.phase, "percent", (int)view.percent,
+                      "bytes_per_second", (json_int_t)view.bytes_s, "left_ms",
+                      (json_int_t)view.left_ms, "elapsed_ms", (json_int_t)view.elapsed_ms);
+        vz_print_add_stream(job, reading);
+        vz_print_json(&command->printer, job);
         return;
     }
     g_autofree char *bar = vz_print_bar(&view, NULL, G_MAXUINT);

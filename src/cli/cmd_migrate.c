@@ -142,6 +142,7 @@ static int say_moved(migration *m, const vz_watch *watch)
         .has_downtime = reading.has_downtime,
         .bytes = reading.processed_bytes,
         .rounds = reading.iteration,
+        .reading = &reading,
         .paused_there = vz_options_has(m->options, VZ_OPTION_PAUSED) || m->state == STATE_PAUSED,
         .defined_there = vz_options_has(m->options, VZ_OPTION_PERSIST_DEST),
         .off_there = vz_options_has(m->options, VZ_OPTION_OFFLINE),

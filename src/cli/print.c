@@ -97,6 +97,33 @@ static void add_row(GString *out, const char *label, char *take_value)
     g_string_append_printf(out, "  %-12s %s\n", label, value);
 }
 
+/* "zstd by 2 channels: a sample of its memory shrinks to 31 %..." */
+static char *stream_of(const vz_reading *reading)
+{
+    bool plain = strcmp(reading->compression, "none") == 0;
+    g_autoptr(GString) out = g_string_new(plain ? "not compressed" : reading->compression);
+    if (reading->channels > 0)
+        g_string_append_printf(out, " by %" G_GUINT64_FORMAT " channel%s", reading->channels,
+                               reading->channels > 1 ? "s" : "");
+    if (*reading->choice)
+        g_string_append_printf(out, ": %s", reading->choice);
+    return g_string_free(g_steal_pointer(&out), FALSE);
+}
+
+void vz_print_add_stream(json_t *object, const vz_reading *reading)
+{
+    if (!*reading->compression)
+        return;
+    json_object_set_new(object, "compression", json_string(reading->compression));
+    json_object_set_new(object, "channels", json_integer((json_int_t)reading->channels));
+    json_object_set_new(object, "choice", json_string(reading->choice));
+    if (reading->sample_bytes > 0)
+        json_object_set_new(object, "sample",
+                            json_pack("{sI sI sI}", "bytes", (json_int_t)reading->sample_bytes,
+                                      "packed_bytes", (json_int_t)reading->sample_packed_bytes,
+                                      "bytes_per_second", (json_int_t)reading->sample_bytes_s));
+}
+
 char *vz_print_table(const vz_result *result)
 {
     g_autoptr(GString) out = g_string_new(NULL);
@@ -114,6 +141,8 @@ char *vz_print_table(const vz_result *result)
     }
     if (result->rounds > 0)
         add_row(out, "rounds", g_strdup_printf("%" G_GUINT64_FORMAT, result->rounds));
+    if (result->reading && *result->reading->compression)
+        add_row(out, "memory", stream_of(result->reading));
     add_row(out, "there",
             g_strdup_printf("%s, %s", guest_of(result),
                             result->defined_there ? "defined" : "transient"));
@@ -226,6 +255,8 @@ void vz_print_moved(vz_printer *printer, const vz_result *result)
         "destination", result->destination, "total_ms", (json_int_t)result->total_ms, "data_bytes",
         (json_int_t)result->bytes, "rounds", (json_int_t)result->rounds, "guest", guest_of(result),
         "defined_there", result->defined_there, "kept_here", result->kept_here);
+    if (result->reading)
+        vz_print_add_stream(object, result->reading);
     if (result->has_downtime)
         json_object_set_new(object, "downtime_ms", json_integer((json_int_t)result->downtime_ms));
     vz_print_json(printer, object);

@@ -53,7 +53,8 @@ typedef struct {
     bool has_downtime;
     uint64_t bytes;
     uint64_t rounds;
-    bool off_there; /* it was and is shut off */
+    const vz_reading *reading; /* how its memory travelled; NULL: not known */
+    bool off_there;            /* it was and is shut off */
     bool paused_there;
     bool defined_there;
     bool kept_here;
@@ -73,6 +74,8 @@ void vz_print_moved(vz_printer *printer, const vz_result *result);
 /* `what`: where the guest is now, or NULL. Adds advice from cli.def. */
 void vz_print_failed(vz_printer *printer, vz_outcome outcome, const GError *error,
                      const char *what);
+/* How memory travels, as members of an object; none where the daemon does not say. */
+void vz_print_add_stream(json_t *object, const vz_reading *reading);
 /* One JSON line. */
 void vz_print_json(vz_printer *printer, json_t *take_object);
 

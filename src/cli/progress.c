@@ -23,7 +23,23 @@ static const field fields[] = {
     {"memory_bps", AT(memory_bytes_s)},      {"disk_bps", AT(disk_bytes_s)},
     {"disk_total", AT(disk_total_bytes)},    {"disk_remaining", AT(disk_remaining_bytes)},
     {"memory_iteration", AT(iteration)},     {"memory_dirty_rate", AT(dirty_pages_s)},
-    {"memory_page_size", AT(page_bytes)},
+    {"memory_page_size", AT(page_bytes)},    {"vz.channels", AT(channels)},
+    {"vz.sample.bytes", AT(sample_bytes)},   {"vz.sample.packed", AT(sample_packed_bytes)},
+    {"vz.sample.bps", AT(sample_bytes_s)},
+};
+
+static const struct {
+    const char *name;
+    size_t offset, size;
+} texts[] = {
+#define TEXT(name, member)                                                                         \
+    {                                                                                              \
+        name, AT(member), sizeof(((vz_reading *)NULL)->member)                                     \
+    }
+    TEXT("vz.phase", phase),
+    TEXT("vz.compression", compression),
+    TEXT("vz.choice", choice),
+#undef TEXT
 };
 
 static void set_number(vz_reading *reading, const vz_tparam *param)
@@ -35,6 +51,13 @@ static void set_number(vz_reading *reading, const vz_tparam *param)
         reading->has_downtime = true;
 }
 
+static void set_text(vz_reading *reading, const vz_tparam *param)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(texts); i++)
+        if (strcmp(texts[i].name, param->field) == 0)
+            g_strlcpy((char *)reading + texts[i].offset, param->value.s, texts[i].size);
+}
+
 void vz_reading_from_params(int type, const vz_tparam *params, size_t count,
                             vz_reading *ret_reading)
 {
@@ -44,8 +67,8 @@ void vz_reading_from_params(int type, const vz_tparam *params, size_t count,
             set_number(&reading, &params[i]);
         else if (params[i].type == VZ_TPARAM_INT && strcmp(params[i].field, "operation") == 0)
             reading.operation = params[i].value.i;
-        else if (params[i].type == VZ_TPARAM_STRING && strcmp(params[i].field, "vz.phase") == 0)
-            g_strlcpy(reading.phase, params[i].value.s, sizeof(reading.phase));
+        else if (params[i].type == VZ_TPARAM_STRING)
+            set_text(&reading, &params[i]);
     }
     *ret_reading = reading;
 }

@@ -11,7 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VZ_PHASE_TEXT_MAX 32
+#define VZ_PHASE_TEXT_MAX  32
+#define VZ_CHOICE_TEXT_MAX 256
 
 /* One reading: the typed parameters of virDomainGetJobStats (libvirt facts 3.7) that vz shows. What
  * was not there is 0. */
@@ -31,8 +32,15 @@ typedef struct {
     uint64_t iteration;
     uint64_t dirty_pages_s;
     uint64_t page_bytes;
+    uint64_t sample_bytes; /* of its memory, that were packed on trial */
+    uint64_t sample_packed_bytes;
+    uint64_t sample_bytes_s;
+    uint64_t channels; /* of multifd */
     bool has_downtime;
-    char phase[VZ_PHASE_TEXT_MAX]; /* the daemon's own word ("vz.phase"); "": it gave none */
+    /* The daemon's own words ("vz.phase"...); "": it gave none. */
+    char phase[VZ_PHASE_TEXT_MAX];
+    char compression[VZ_PHASE_TEXT_MAX];
+    char choice[VZ_CHOICE_TEXT_MAX]; /* why memory travels so */
 } vz_reading;
 
 #define VZ_JOB_TYPE_NONE    0

@@ -76,6 +76,14 @@ typedef struct {
     bool has_memory_pages; /* constant, normal, normal_bytes */
     bool has_compression;
     bool has_auto_converge;
+    bool has_stream;                     /* how memory travels (migrate/stream.h) */
+    uint64_t stream_channels;            /* of multifd; 0: without */
+    char stream_compress[16];            /* "none", "zstd"... */
+    char stream_why[VZ_JOB_MESSAGE_MAX]; /* a sentence; "" for none */
+    bool has_sample;                     /* what of its memory was packed on trial before */
+    uint64_t sample_bytes;
+    uint64_t sample_packed_bytes;
+    uint64_t sample_bytes_s;             /* by one processor */
     char phase[32];                      /* our own word for where the job is; "" for none */
     char error_text[VZ_JOB_MESSAGE_MAX]; /* completed or failed jobs; "" for none */
 } vz_job_stats;

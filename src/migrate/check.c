@@ -2,6 +2,7 @@
 #include "migrate/check.h"
 
 #include "driver/qemu/driver.h"
+#include "migrate/choice.h"
 #include "migrate/memory.h"
 #include "migrate/p2p.h"
 #include "migrate/plan.h"
@@ -19,7 +20,20 @@
 
 /* --- the destination --- */
 
-static char *answer_cookie(const vz_check_visit *v, const json_t *disks, char *fingerprint)
+/* What would become of the source's stream here; NULL: it has sent none, or nonsense. */
+static json_t *answer_stream(const vz_check_visit *v, const vz_qemu_caps *caps)
+{
+    vz_stream stream;
+    const vz_stream_host here = vz_choice_host(caps);
+    g_autoptr(GError) ignored = NULL;
+    if (!v->cookie->stream || !vz_stream_from_json(v->cookie->stream, &stream, &ignored))
+        return NULL;
+    vz_stream_narrow(&stream, &here);
+    return vz_stream_to_json(&stream);
+}
+
+static char *answer_cookie(const vz_check_visit *v, const json_t *disks, const json_t *stream,
+                           char *fingerprint)
 {
     const vz_migrate_config *settings = vz_migrate_settings(v->service);
     g_autofree char *host_name = g_strdup(settings->host_name);
@@ -28,7 +42,8 @@ static char *answer_cookie(const vz_check_visit *v, const json_t *disks, char *f
                         .fingerprint = fingerprint,
                         .incarnation = incarnation,
                         .port = vz_port_number(vz_migrate_port(v->service)),
-                        .disks = (json_t *)(uintptr_t)disks};
+                        .disks = (json_t *)(uintptr_t)disks,
+                        .stream = (json_t *)(uintptr_t)stream};
     memcpy(cookie.job, v->cookie->job, VZ_UUID_BYTES);
     memcpy(cookie.host_uuid, settings->host_uuid, VZ_UUID_BYTES);
     return vz_cookie_format(&cookie);
@@ -45,10 +60,11 @@ json_t *vz_check_answer(const vz_check_visit *v, GError **err)
                           &fingerprint, err) ||
         !vz_precheck_arriving(&arrival, disks, findings, err))
         return NULL;
-    g_autofree char *cookie = answer_cookie(v, disks, fingerprint);
+    const vz_qemu_caps *caps = vz_qemu_caps_get(vz_qemu_default_emulator(), &ignored);
+    json_auto_t *stream = answer_stream(v, caps);
+    g_autofree char *cookie = answer_cookie(v, disks, stream, fingerprint);
     json_t *answer = json_pack("{so ss ss}", "findings", vz_findings_to_json(findings, NULL),
                                "cookie", cookie, "uri", v->data_uri);
-    const vz_qemu_caps *caps = vz_qemu_caps_get(vz_qemu_default_emulator(), &ignored);
     g_autofree char *version = caps ? vz_qemu_version_text(vz_qemu_caps_version(caps)) : NULL;
     if (version)
         json_object_set_new(answer, "qemu", json_string(version));
@@ -65,6 +81,7 @@ typedef struct {
     uint8_t job[VZ_UUID_BYTES];
     json_t *offers; /* identify.h */
     vz_guest_facts facts;
+    vz_choice choice; /* of one that runs or is paused */
     vz_cookie theirs; /* once it has answered */
     char *uri;        /* of its data port */
     char *data_host;
@@ -126,8 +143,12 @@ static char *own_cookie(const checking *c)
     g_autofree char *host_name = g_strdup(settings->host_name);
     g_autofree char *fingerprint = g_strdup(vz_channel_keys_fingerprint(c->keys));
     json_auto_t *facts = vz_guest_facts_to_json(&c->facts);
-    vz_cookie cookie = {
-        .host_name = host_name, .fingerprint = fingerprint, .facts = facts, .disks = c->offers};
+    json_auto_t *stream = vz_stream_to_json(&c->choice.stream);
+    vz_cookie cookie = {.host_name = host_name,
+                        .fingerprint = fingerprint,
+                        .facts = facts,
+                        .disks = c->offers,
+                        .stream = stream};
     memcpy(cookie.job, c->job, VZ_UUID_BYTES);
     memcpy(cookie.host_uuid, settings->host_uuid, VZ_UUID_BYTES);
     return vz_cookie_format(&cookie);
@@ -145,11 +166,20 @@ static bool read_answer(checking *c, const char *text, GError **err)
     if (!vz_cookie_parse(cookie, strlen(cookie), "check", &c->theirs, err) ||
         !vz_findings_add_json(c->findings[VZ_CHECK_DESTINATION],
                               json_object_get(answer, "findings"), err) ||
-        !vz_uri_parse_data(uri, &c->data_host, &c->data_port, err))
+        !vz_uri_parse_data(uri, &c->data_host, &c->data_port, err) ||
+        !vz_choice_take_answer(&c->choice.stream, c->choice.why, c->theirs.stream, err))
         return false;
     if (c->data_port == 0)
         c->data_port = c->theirs.port;
     return true;
+}
+
+static void choose_stream(checking *c, const char *peer)
+{
+    if (vz_snapshot_active(c->snapshot))
+        vz_choice_make(&c->choice, c->request->domain, c->request->options, peer);
+    else
+        c->choice.stream = vz_stream_plain;
 }
 
 static bool ask_destination(checking *c, GError **err)
@@ -163,6 +193,7 @@ static bool ask_destination(checking *c, GError **err)
         vz_p2p_destination_options(r->options, xml, c->snapshot->state == VZ_STATE_RUNNING);
     g_autoptr(vz_client) client =
         vz_p2p_connect(r->dconnuri, vz_domain_inbox(r->domain), arena, err);
+    choose_stream(c, client ? vz_client_remote_address(client) : NULL);
     if (!client)
         return false;
     c->facts.time_us = g_get_real_time(); /* what came before took its time */
@@ -203,14 +234,42 @@ static void look_at_way(checking *c)
 
 /* --- the plan --- */
 
+static json_t *stream_of(const checking *c)
+{
+    const vz_sample *s = &c->choice.facts.sample;
+    json_t *stream =
+        json_pack("{ss si ss}", "compression", vz_compress_name(c->choice.stream.compress),
+                  "channels", (int)c->choice.stream.channels, "why", c->choice.why);
+    if (s->tried_bytes)
+        json_object_set_new(stream, "sample",
+                            json_pack("{sI sI sI}", "bytes", (json_int_t)s->tried_bytes,
+                                      "packed_bytes", (json_int_t)s->packed_bytes, "bytes_s",
+                                      (json_int_t)s->pack_bytes_s));
+    return stream;
+}
+
+/* Of one that runs or is paused. */
+static void measure_memory(checking *c, json_t *memory, vz_plan_costs *costs)
+{
+    vz_sample *sample = &c->choice.facts.sample;
+    if (sample->used_bytes == 0 && !vz_sample_memory(c->snapshot->pid, costs->ram_bytes, sample))
+        return;
+    costs->used_bytes = sample->used_bytes;
+    json_object_set_new(memory, "used_bytes", json_integer((json_int_t)costs->used_bytes));
+    json_object_set_new(memory, "used_from", json_string("is not zero, by a sample of its pages"));
+}
+
 static void add_costs(checking *c, json_t *plan)
 {
     const vz_check_request *r = c->request;
     const vz_snapshot *s = c->snapshot;
     bool running = s->state == VZ_STATE_RUNNING;
+    bool active = vz_snapshot_active(s);
     g_auto(vz_plan_costs)
         costs = {.ram_bytes = c->def->ram_bytes,
                  .live = running && vz_options_has(r->options, VZ_OPTION_LIVE),
+                 .shrinks_to = vz_choice_shrinks_to(&c->choice),
+                 .packs_bytes_s = vz_choice_packs_bytes_s(&c->choice),
                  .downtime_limit_ms = r->max_downtime_ms   ? r->max_downtime_ms
                                       : s->max_downtime_ms ? s->max_downtime_ms
                                                            : VZ_DOWNTIME_LIMIT_FIRST_MS};
@@ -218,15 +277,13 @@ static void add_costs(checking *c, json_t *plan)
     json_t *memory = json_pack("{sI}", "total_bytes", (json_int_t)costs.ram_bytes);
     json_object_set_new(plan, "memory", memory);
     json_object_set_new(plan, "live", json_boolean(costs.live));
-    if (vz_snapshot_active(s))
-        vz_plan_measure_memory(s->pid, &costs);
+    if (active) {
+        json_object_set_new(plan, "stream", stream_of(c));
+        measure_memory(c, memory, &costs);
+    }
     if (costs.live)
         vz_plan_measure_writes(r->domain, &costs);
-    vz_plan_find_rate(c->data_host, cap, &costs);
-    if (costs.used_bytes) {
-        json_object_set_new(memory, "used_bytes", json_integer((json_int_t)costs.used_bytes));
-        json_object_set_new(memory, "used_from", json_string(costs.used_from));
-    }
+    costs.rate_bytes_s = vz_plan_rate(c->data_host, cap, &costs.rate_from);
     if (costs.has_dirty_rate)
         json_object_set_new(memory, "dirty_bytes_s", json_integer((json_int_t)costs.dirty_bytes_s));
     json_object_set_new(plan, "rate", json_pack("{ss}", "from", costs.rate_from));

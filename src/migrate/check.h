@@ -26,10 +26,11 @@ typedef struct {
  *    "from": {"host", "qemu"?}, "to": {"host"?, "uri", "data"?: "tcp:HOST:PORT", "qemu"?},
  *    "guest": "running" | "paused" | ..., "live",
  *    "memory": {"total_bytes", "used_bytes"?, "used_from"?, "dirty_bytes_s"?},
- *    "rate": {"bytes_s"?, "from"}, "bytes"?, "total_ms"?, "downtime_ms"?, "unpredictable"?: why,
- *    "disks": [{"target", "path", "shared": proved}],
- *    "findings": [finding.h, with "side": "source" | "destination" | "way"]}
- * Actor thread; serves the inbox; takes a second or two. */
+ *    "stream"?: {"compression", "channels", "why", "sample"?: {"bytes", "packed_bytes",
+ * "bytes_s"}}, "rate": {"bytes_s"?, "from"}, "bytes"?, "total_ms"?, "downtime_ms"?,
+ * "unpredictable"?: why, "disks": [{"target", "path", "shared": proved}], "findings": [finding.h,
+ * with "side": "source" | "destination" | "way"]} Actor thread; serves the inbox; takes a second or
+ * two. */
 json_t *vz_check_run(const vz_check_request *request);
 
 /* The destination's part. */

@@ -37,7 +37,7 @@ typedef struct {
     uint16_t port;      /* begin, prepare: data port */
     json_t *disks;      /* begin, prepare: identify.h */
     json_t *facts;      /* begin: of the source and its guest, facts.h */
-    json_t *stream;     /* begin: stream.h; NULL: plain */
+    json_t *stream;     /* begin, prepare: stream.h; NULL: plain, as offered */
     char *config_xml;   /* perform: the persistent definition, where one is to be kept */
     bool running;       /* perform: the guest is to run when it has arrived */
     uint64_t paused_us; /* perform: between the guest's stop and the end of Perform; finish: between

@@ -5,6 +5,8 @@
 #include "base/log.h"
 #include "domain/table.h"
 #include "driver/life.h"
+#include "driver/qemu/driver.h"
+#include "migrate/choice.h"
 #include "migrate/postcopy.h"
 #include "migrate/service.h"
 #include "migrate/stats.h"
@@ -22,6 +24,22 @@ bool vz_destination_check_host(const vz_migrate *service, const vz_cookie *cooki
                    "attempt to migrate guest to the same host: both call themselves '%s' and "
                    "have the same host UUID",
                    settings->host_name);
+}
+
+/* What of it nobody asked for is taken as far as this host can. */
+static bool take_stream(vz_migration *m, const json_t *stream, GError **err)
+{
+    g_autoptr(GError) none = NULL; /* which another step finds */
+    if (!vz_stream_from_json(stream, &m->stream, err))
+        return false;
+    if (m->stream.free_channels || m->stream.free_compress) {
+        const char *emulator = m->def->emulator ? m->def->emulator : vz_qemu_default_emulator();
+        const vz_stream_host here = vz_choice_host(vz_qemu_caps_get(emulator, &none));
+        vz_stream_narrow(&m->stream, &here);
+    }
+    if (!vz_options_has(m->options, VZ_OPTION_OFFLINE))
+        vz_choice_show_stream(&m->stream, &m->stats);
+    return true;
 }
 
 static bool take_source(vz_migration *m, const vz_cookie *cookie, GError **err)
@@ -42,7 +60,7 @@ static bool take_source(vz_migration *m, const vz_cookie *cookie, GError **err)
         return false;
     m->release = g_strdup(cookie->release_hash);
     m->disks_offered = json_incref(cookie->disks);
-    return vz_stream_from_json(cookie->stream, &m->stream, err);
+    return take_stream(m, cookie->stream, err);
 }
 
 /* What persist will overwrite, for an undo after a restart. */
@@ -92,10 +110,13 @@ char *vz_destination_cookie(const vz_migration *m)
                         .fingerprint = fingerprint,
                         .incarnation = incarnation,
                         .port = vz_port_number(vz_migrate_port(m->service)),
-                        .disks = m->disks_answered};
+                        .disks = m->disks_answered,
+                        .stream = vz_stream_to_json(&m->stream)};
     memcpy(cookie.job, m->job, VZ_UUID_BYTES);
     memcpy(cookie.host_uuid, settings->host_uuid, VZ_UUID_BYTES);
-    return vz_cookie_format(&cookie);
+    char *text = vz_cookie_format(&cookie);
+    json_decref(cookie.stream);
+    return text;
 }
 
 /* A failed Prepare leaves no record: its caller never learned of one, so nobody will ask. */

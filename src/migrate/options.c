@@ -219,7 +219,8 @@ bool vz_options_put_number(vz_options *options, vz_option_id id, uint64_t number
     }
     if (row->unit == VZ_UNIT_MIB_S && !vz_mib_to_bytes(number, row->name, &ours, err))
         return false;
-    if (row->unit != VZ_UNIT_MIB_S || number != 0)
+    bool zero_says_nothing = row->unit == VZ_UNIT_MIB_S || row->wire_type == VZ_TPARAM_BOOLEAN;
+    if (!zero_says_nothing || number != 0)
         vz_options_set_number(options, id, ours);
     return true;
 }
@@ -346,6 +347,8 @@ char *vz_options_describe(const vz_options *options)
         if (row->type == VZ_ROW_FLAG || row->unit == VZ_UNIT_XML)
             continue;
         const GPtrArray *texts = vz_options_texts(options, id);
+        if (row->wire_type == VZ_TPARAM_BOOLEAN)
+            continue;
         if (row->wire_type != VZ_TPARAM_STRING)
             g_string_append_printf(out, "=%" G_GUINT64_FORMAT, options->values[id].number);
         else if (!row->multiple)

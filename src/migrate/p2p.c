@@ -123,6 +123,7 @@ static bool travel(journey *j, const char *dconnuri, const vz_options *options, 
     j->client = vz_p2p_connect(dconnuri, vz_domain_inbox(j->domain), j->arena, err);
     if (!j->client)
         return false;
+    j->begin_cookie = vz_source_cookie(j->migration, NULL, vz_client_remote_address(j->client));
     g_autoptr(vz_options) theirs =
         vz_p2p_destination_options(options, j->xml, j->migration->was_running);
     vz_wire_migrate_prepare3_ret prepared = {0};
@@ -166,7 +167,7 @@ bool vz_p2p_migrate(vz_migrate *service, vz_domain *domain, const char *dconnuri
     g_autoptr(vz_options) options = fitting_options(domain, asked);
     vz_source_request request = {.options = options, .peer_to_peer = true};
     g_autoptr(vz_migration) migration = NULL;
-    if (!vz_source_begin(service, domain, &request, &migration, &j.begin_cookie, &j.xml, err))
+    if (!vz_source_begin(service, domain, &request, &migration, &j.xml, err))
         return false;
     vz_domain_keep_actor(domain);
     j.domain = domain;

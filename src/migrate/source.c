@@ -2,6 +2,7 @@
 #include "migrate/source_settle.h"
 
 #include "base/log.h"
+#include "migrate/choice.h"
 #include "migrate/facts.h"
 #include "migrate/postcopy.h"
 #include "migrate/service.h"
@@ -87,6 +88,25 @@ static char *begin_cookie(const vz_migration *m, const char *local_address)
     char *text = vz_cookie_format(&cookie);
     json_decref(cookie.stream);
     return text;
+}
+
+static void say_stream(const vz_migration *m, const char *done)
+{
+    const vz_job_stats *s = &m->stats;
+    vz_info(m->id, "memory %s: compression %s, %u channels of multifd: %s", done,
+            s->stream_compress, m->stream.channels, s->stream_why);
+}
+
+char *vz_source_cookie(vz_migration *m, const char *local_address, const char *peer)
+{
+    if (!vz_migration_offline(m)) {
+        g_autofree vz_choice *choice = g_new0(vz_choice, 1);
+        vz_choice_make(choice, m->domain, m->options, peer);
+        m->stream = choice->stream;
+        vz_choice_show(choice, &m->stats);
+        say_stream(m, "is to travel so");
+    }
+    return begin_cookie(m, local_address);
 }
 
 /* --- the definitions that go with the guest --- */
@@ -192,9 +212,7 @@ static vz_migration *new_job(vz_migrate *service, vz_domain *domain,
         return NULL;
     m->options = vz_options_copy(request->options);
     m->peer_to_peer = request->peer_to_peer;
-    m->stream = vz_stream_choose(m->options);
-    if (snapshot->cache_bytes && !vz_options_has(m->options, VZ_OPTION_COMPRESSION_XBZRLE_CACHE))
-        m->stream.cache_bytes = snapshot->cache_bytes;
+    m->stream = vz_stream_plain;
     m->release = vz_release_generate();
     m->config_xml = g_steal_pointer(&kept);
     m->was_running = snapshot->state == VZ_STATE_RUNNING;
@@ -225,7 +243,7 @@ static void no_confirm(vz_migration *m)
 }
 
 bool vz_source_begin(vz_migrate *service, vz_domain *domain, const vz_source_request *request,
-                     vz_migration **ret_migration, char **ret_cookie, char **ret_xml, GError **err)
+                     vz_migration **ret_migration, char **ret_xml, GError **err)
 {
     g_autofree char *xml = NULL;
     g_autoptr(vz_migration) m = new_job(service, domain, request, &xml, err);
@@ -235,7 +253,6 @@ bool vz_source_begin(vz_migrate *service, vz_domain *domain, const vz_source_req
     if (!run_phase(m, VZ_PHASE_BEGIN, err))
         return false;
     *ret_xml = g_steal_pointer(&xml);
-    *ret_cookie = begin_cookie(m, request->local_address);
     if (!m->peer_to_peer)
         vz_migrate_watch_phase(m, no_perform);
     *ret_migration = g_steal_pointer(&m);
@@ -276,6 +293,13 @@ static bool take_destination(vz_migration *m, const vz_source_destination *to, G
     m->peer_port = cookie->port;
     m->asked_port = port != cookie->port ? port : 0;
     m->disks_answered = json_incref(cookie->disks);
+    vz_stream chosen = m->stream;
+    if (!vz_choice_take_answer(&m->stream, m->stats.stream_why, cookie->stream, err))
+        return false;
+    if (m->stream.channels != chosen.channels || m->stream.compress != chosen.compress) {
+        vz_choice_show_stream(&m->stream, &m->stats);
+        say_stream(m, "travels so");
+    }
     return true;
 }
 

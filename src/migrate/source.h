@@ -15,16 +15,20 @@ extern const vz_step vz_source_steps[];
 typedef struct {
     const vz_options *options;
     bool peer_to_peer;
-    const char *local_address; /* by which the client reached this host; NULL: not known */
 } vz_source_request;
 
 /* Starts a job: OPERATION_INVALID (55) while another holds the domain, or where the domain is not
  * running (with OFFLINE, where it is); CONFIG_UNSUPPORTED (67) where a definition that came with
  * the options is another guest's, or (the one to run) not the same machine. *ret_migration is a
- * reference; *ret_cookie and *ret_xml (the guest's definition for the other host) are the caller's.
- * On failure nothing is left. */
+ * reference; *ret_xml (the guest's definition for the other host) is the caller's. On failure
+ * nothing is left. */
 bool vz_source_begin(vz_migrate *service, vz_domain *domain, const vz_source_request *request,
-                     vz_migration **ret_migration, char **ret_cookie, char **ret_xml, GError **err);
+                     vz_migration **ret_migration, char **ret_xml, GError **err);
+
+/* The cookie of Begin, the caller's, once it is known who the other host is; how memory is to
+ * travel is chosen for it (choice.h). local_address: by which the client reached this host; peer:
+ * the destination's numeric address; either may be NULL: not known. Once a job. */
+char *vz_source_cookie(vz_migration *migration, const char *local_address, const char *peer);
 
 /* The job of Begin for a later phase: by the domain's guard, and by the cookie where there is one.
  * A reference, or NULL with OPERATION_INVALID. */

@@ -17,13 +17,16 @@ const vz_stream vz_stream_plain = {
     .throttle_increment_percent = VZ_STREAM_THROTTLE_INCREMENT_DEFAULT,
 };
 
-static void choose_compression(vz_stream *s, const vz_options *options)
+/* one: by one connection only, so not by what needs multifd. */
+static void ask_compression(vz_stream *s, const vz_options *options, bool one)
 {
     bool named = vz_options_has(options, VZ_OPTION_COMPRESSION);
     if (!named && !vz_options_has(options, VZ_OPTION_COMPRESSED))
         return;
-    if (vz_options_has(options, VZ_OPTION_COMPRESSION_XBZRLE) || (!named && s->postcopy)) {
-        s->compress = VZ_COMPRESS_XBZRLE; /* QEMU does no post-copy with multifd */
+    s->free_compress = false;
+    if (vz_options_has(options, VZ_OPTION_COMPRESSION_XBZRLE) || (!named && one)) {
+        s->compress = VZ_COMPRESS_XBZRLE;
+        s->free_channels = false;
         s->cache_bytes =
             vz_options_number(options, VZ_OPTION_COMPRESSION_XBZRLE_CACHE, s->cache_bytes);
         return;
@@ -37,15 +40,21 @@ static void choose_compression(vz_stream *s, const vz_options *options)
         s->channels = VZ_STREAM_CHANNELS_DEFAULT;
 }
 
-vz_stream vz_stream_choose(const vz_options *options)
+vz_stream vz_stream_asked(const vz_options *options)
 {
     vz_stream s = vz_stream_plain;
     s.postcopy = vz_options_has(options, VZ_OPTION_POSTCOPY);
     s.postcopy_bytes_s = vz_options_number(options, VZ_OPTION_BANDWIDTH_POSTCOPY, 0);
-    if (vz_options_has(options, VZ_OPTION_PARALLEL))
+    /* QEMU does no post-copy with multifd. */
+    bool one = s.postcopy || vz_options_has(options, VZ_OPTION_TUNNELLED);
+    bool parallel = vz_options_has(options, VZ_OPTION_PARALLEL);
+    s.free_channels = !one && !parallel;
+    s.free_compress = !one && !vz_options_has(options, VZ_OPTION_NO_COMPRESSED) &&
+                      !vz_options_has(options, VZ_OPTION_ZEROCOPY);
+    if (parallel)
         s.channels = (unsigned)vz_options_number(options, VZ_OPTION_PARALLEL_CONNECTIONS,
                                                  VZ_STREAM_CHANNELS_DEFAULT);
-    choose_compression(&s, options);
+    ask_compression(&s, options, one);
     s.auto_converge = vz_options_has(options, VZ_OPTION_AUTO_CONVERGE);
     s.throttle_initial_percent = (unsigned)vz_options_number(
         options, VZ_OPTION_AUTO_CONVERGE_INITIAL, s.throttle_initial_percent);
@@ -53,6 +62,17 @@ vz_stream vz_stream_choose(const vz_options *options)
         options, VZ_OPTION_AUTO_CONVERGE_INCREMENT, s.throttle_increment_percent);
     s.switchover_bytes_s = vz_options_number(options, VZ_OPTION_BANDWIDTH_AVAIL_SWITCHOVER, 0);
     return s;
+}
+
+void vz_stream_narrow(vz_stream *s, const vz_stream_host *host)
+{
+    if (s->free_compress && !(host->zstd && host->multifd))
+        s->compress = VZ_COMPRESS_NONE;
+    if (s->free_channels)
+        s->channels = MIN(s->channels, MAX(host->cpus, 1));
+    /* One that packs nothing carries no more than the main one. */
+    if (s->free_channels && s->compress == VZ_COMPRESS_NONE && (!host->multifd || s->channels == 1))
+        s->channels = 0;
 }
 
 unsigned vz_stream_channels(const vz_stream *stream)
@@ -67,9 +87,10 @@ const char *vz_compress_name(vz_compress compress)
 
 json_t *vz_stream_to_json(const vz_stream *s)
 {
-    return json_pack("{si ss si sI sb}", "channels", (int)s->channels, "compress",
+    return json_pack("{si ss si sI sb sb sb}", "channels", (int)s->channels, "compress",
                      compress_names[s->compress], "level", (int)s->level, "cache-bytes",
-                     (json_int_t)s->cache_bytes, "postcopy", (int)s->postcopy);
+                     (json_int_t)s->cache_bytes, "postcopy", (int)s->postcopy, "free-channels",
+                     (int)s->free_channels, "free-compress", (int)s->free_compress);
 }
 
 static bool compress_parse(const char *name, vz_compress *ret_compress)
@@ -94,13 +115,14 @@ bool vz_stream_from_json(const json_t *object, vz_stream *ret_stream, GError **e
     json_int_t channels = 0;
     json_int_t level = 0;
     json_int_t cache = 0;
-    int postcopy = 0;
+    int postcopy = 0, free_channels = 0, free_compress = 0;
     const char *compress = NULL;
     vz_stream s = vz_stream_plain;
     bool ok = !object ||
-              (json_unpack((json_t *)(uintptr_t)object, "{sI ss sI sI sb}", "channels", &channels,
-                           "compress", &compress, "level", &level, "cache-bytes", &cache,
-                           "postcopy", &postcopy) == 0 &&
+              (json_unpack((json_t *)(uintptr_t)object, "{sI ss sI sI sb s?b s?b}", "channels",
+                           &channels, "compress", &compress, "level", &level, "cache-bytes", &cache,
+                           "postcopy", &postcopy, "free-channels", &free_channels, "free-compress",
+                           &free_compress) == 0 &&
                channels >= 0 && channels <= VZ_STREAM_CHANNELS_MAX && level >= 0 &&
                level <= VZ_STREAM_LEVEL_MAX && cache > 0 && compress_parse(compress, &s.compress));
     if (ok && object) {
@@ -108,10 +130,31 @@ bool vz_stream_from_json(const json_t *object, vz_stream *ret_stream, GError **e
         s.level = (unsigned)level;
         s.cache_bytes = (uint64_t)cache;
         s.postcopy = postcopy != 0;
+        s.free_channels = free_channels != 0;
+        s.free_compress = free_compress != 0;
     }
     if (!ok || !is_possible(&s))
         return vz_fail(err, VZ_ERR_INVALID_ARG,
-                       "the source's cookie describes a stream of memory that there is not");
+                       "the other host's cookie describes a stream of memory that there is not");
     *ret_stream = s;
+    return true;
+}
+
+bool vz_stream_take_answer(vz_stream *s, const json_t *answer, GError **err)
+{
+    vz_stream theirs;
+    if (!answer) /* of an earlier version, which takes all */
+        return true;
+    if (!vz_stream_from_json(answer, &theirs, err))
+        return false;
+    bool fewer =
+        theirs.channels == s->channels || (s->free_channels && theirs.channels < s->channels);
+    bool plainer =
+        theirs.compress == s->compress || (s->free_compress && theirs.compress == VZ_COMPRESS_NONE);
+    if (!fewer || !plainer || theirs.postcopy != s->postcopy)
+        return vz_fail(err, VZ_ERR_INVALID_ARG,
+                       "the destination is set up for another stream of memory than was offered");
+    s->channels = theirs.channels;
+    s->compress = theirs.compress;
     return true;
 }

@@ -1,7 +1,8 @@
 /* stream.h - how a guest's memory travels: what the QEMUs of both sides have to agree on.
  *
- * The source decides, from what the caller asked for; the destination is told in Begin's cookie,
- * and sets its QEMU up alike. What only the source's QEMU needs to know is not sent.
+ * The source decides, from what the caller asked for and by a choice of its own (choice.h); the
+ * destination is told in Begin's cookie, takes away what it cannot of what nobody asked for, sets
+ * its QEMU up alike, and says so in Prepare's. What only the source's QEMU needs is not sent.
  *
  * Plain data, pure functions; any thread. */
 #pragma once
@@ -34,6 +35,9 @@ typedef struct {
     unsigned level;       /* of zlib, zstd */
     uint64_t cache_bytes; /* of xbzrle */
     bool postcopy;
+    /* Nobody asked for just this: the destination may take fewer, or uncompressed ones. */
+    bool free_channels;
+    bool free_compress;
     /* the source's own */
     bool auto_converge;
     unsigned throttle_initial_percent;
@@ -45,8 +49,21 @@ typedef struct {
 /* One connection, nothing compressed, nothing tuned. */
 extern const vz_stream vz_stream_plain;
 
-/* What the options ask for; where they leave a choice, the daemon's own. */
-vz_stream vz_stream_choose(const vz_options *options);
+/* What the options ask for. What they leave open is free, and plain until choice.h fills it in. */
+vz_stream vz_stream_asked(const vz_options *options);
+
+/* What a host has for it: its QEMU and its processors. */
+typedef struct {
+    bool multifd, zstd;
+    unsigned cpus;
+} vz_stream_host;
+
+/* Takes away from what is free what that host cannot, or has not the processors for. */
+void vz_stream_narrow(vz_stream *stream, const vz_stream_host *host);
+
+/* Of the destination's answer, narrowed from `stream`, what is free. INVALID_ARG: it is something
+ * else. */
+bool vz_stream_take_answer(vz_stream *stream, const json_t *answer, GError **err);
 
 /* How many connections there will be: the main one, those of multifd, and that for the pages that a
  * guest waits for in post-copy. */
@@ -55,7 +72,7 @@ unsigned vz_stream_channels(const vz_stream *stream);
 /* "none", "xbzrle"...: QEMU's and libvirt's words. Static. */
 const char *vz_compress_name(vz_compress compress);
 
-/* For Begin's cookie; caller decrefs. */
+/* For the cookies of Begin and Prepare; caller decrefs. */
 json_t *vz_stream_to_json(const vz_stream *stream);
 /* A peer's; NULL (of an earlier version) is the plain one. INVALID_ARG: no such stream exists. */
 bool vz_stream_from_json(const json_t *object, vz_stream *ret_stream, GError **err);

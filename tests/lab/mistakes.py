@@ -15,11 +15,13 @@ PORTS = {"qemu": 16519, "vz": 16509}
 
 FLAGS = {name: 1 << int(bit) for name, bit in re.findall(r"^FLAG\((\w+),\s*(\d+),", TABLE, re.M)}
 PARAMS = {name: (wire, kind.lower(), unit) for name, wire, kind, unit in
-          re.findall(r'^PARAM\((\w+),\s*"([^"]+)",\s*(\w+),\s*(\w+),', TABLE, re.M)}
+          re.findall(r'^PARAM\((\w+),\s*"([^"]+)",\s*(\w+),\s*(\w+),', TABLE, re.M)
+          if not wire.startswith("vz.")}
 CHOICES = {name: (param, value) for name, param, value in
            re.findall(r'^CHOICE\((\w+),\s*(\w+),\s*"([^"]+)"', TABLE, re.M)}
 RULES = [(option, relation, re.findall(r"\w+", others)) for option, relation, others in
-         re.findall(r"^RULE\((\w+),\s*(NEEDS|EXCLUDES),\s*(?:ONE|TWO)\(([^)]*)\)", TABLE, re.M)]
+         re.findall(r"^RULE\((\w+),\s*(NEEDS|EXCLUDES),\s*(?:ONE|TWO)\(([^)]*)\)", TABLE, re.M)
+         if option in {**FLAGS, **PARAMS, **CHOICES}]  # libvirt knows none of ours
 
 VALUES = {"COUNT": 2, "LEVEL": 5, "PORT": 49300, "PERCENT": 20, "BYTES": 1 << 26, "MIB_S": 7,
           "DISK": "vda", "ADDRESS": "0.0.0.0", "URI": "tcp:hostb", "NAME": "renamed"}

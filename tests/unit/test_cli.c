@@ -271,6 +271,12 @@ static void test_table(void)
                     "  rounds       3\n"
                     "  there        running, defined\n"
                     "  here         removed\n");
+    const vz_reading reading = {
+        .compression = "zstd", .channels = 2, .choice = "it pays", .sample_bytes = 5};
+    vz_result packed = a_result;
+    packed.reading = &reading;
+    g_autofree char *with_stream = vz_print_table(&packed);
+    g_assert_nonnull(strstr(with_stream, "\n  memory       zstd by 2 channels: it pays\n"));
     const vz_result other = {.domain = "g1",
                              .destination = "hostb",
                              .total_ms = 10,

@@ -47,9 +47,10 @@ static void test_running(void)
     assert_ullong(params, n, "downtime", 50);
     /* What is not known is not said. */
     static const char *const absent[] = {
-        "time_remaining",    "time_elapsed_net", "downtime_net",
-        "setup_time",        "memory_constant",  "success",
-        "compression_cache", "errmsg",           "auto_converge_throttle"};
+        "time_remaining",         "time_elapsed_net", "downtime_net",      "setup_time",
+        "memory_constant",        "success",          "compression_cache", "errmsg",
+        "auto_converge_throttle", "vz.compression",   "vz.channels",       "vz.choice",
+        "vz.sample.bytes"};
     for (size_t i = 0; i < G_N_ELEMENTS(absent); i++)
         g_assert_null(find(params, n, absent[i]));
 }
@@ -81,6 +82,12 @@ static void test_all(void)
                                 .has_memory_pages = true,
                                 .has_compression = true,
                                 .has_auto_converge = true,
+                                .has_stream = true,
+                                .stream_channels = 2,
+                                .stream_compress = "zstd",
+                                .stream_why = "it pays",
+                                .has_sample = true,
+                                .sample_packed_bytes = 5,
                                 .auto_converge_throttle_percent = 20,
                                 .memory_normal_pages = 3,
                                 .error_text = "why"};
@@ -88,6 +95,10 @@ static void test_all(void)
     g_assert_cmpuint(n, <=, VZ_JOB_PARAMS_MAX);
     g_assert_cmpint((int)find(params, n, "auto_converge_throttle")->type, ==, (int)VZ_TPARAM_INT);
     assert_ullong(params, n, "memory_normal", 3);
+    assert_ullong(params, n, "vz.channels", 2);
+    assert_ullong(params, n, "vz.sample.packed", 5);
+    g_assert_cmpstr(find(params, n, "vz.compression")->value.s, ==, "zstd");
+    g_assert_cmpstr(find(params, n, "vz.choice")->value.s, ==, "it pays");
     for (size_t i = 0; i < n; i++)
         find(params, n, params[i].field);
 }
