@@ -282,6 +282,7 @@ const vz_precheck vz_prechecks_destination[] = {
     {"clash", VZ_CHECK_DESTINATION, check_clash},
     {"emulator", VZ_CHECK_DESTINATION, check_emulator},
     {"options", VZ_CHECK_DESTINATION, vz_precheck_options},
+    {"direct-stream", VZ_CHECK_DESTINATION, vz_precheck_direct},
     {"qemu-version", VZ_CHECK_DESTINATION, check_qemu_version},
     {"machine", VZ_CHECK_DESTINATION, check_machine},
     {"accelerator", VZ_CHECK_DESTINATION, check_accelerator},

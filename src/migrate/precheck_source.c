@@ -90,6 +90,7 @@ static void check_block_jobs(const vz_precheck_subject *s, const char *name, GPt
 const vz_precheck vz_prechecks_source[] = {
     {"state", VZ_CHECK_SOURCE, check_state},
     {"options", VZ_CHECK_SOURCE, vz_precheck_options},
+    {"direct-stream", VZ_CHECK_SOURCE, vz_precheck_direct},
     {"devices", VZ_CHECK_SOURCE, check_devices},
     {"block-jobs", VZ_CHECK_SOURCE, check_block_jobs},
     {NULL, VZ_CHECK_SOURCE, NULL},

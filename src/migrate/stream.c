@@ -15,6 +15,8 @@ const vz_stream vz_stream_plain = {
     .cache_bytes = VZ_CACHE_DEFAULT_BYTES,
     .throttle_initial_percent = VZ_STREAM_THROTTLE_INITIAL_DEFAULT,
     .throttle_increment_percent = VZ_STREAM_THROTTLE_INCREMENT_DEFAULT,
+    .tls_creds = "",
+    .tls_hostname = "",
 };
 
 static void choose_compression(vz_stream *s, const vz_options *options)
@@ -51,6 +53,7 @@ vz_stream vz_stream_choose(const vz_options *options)
         options, VZ_OPTION_AUTO_CONVERGE_INITIAL, s.throttle_initial_percent);
     s.throttle_increment_percent = (unsigned)vz_options_number(
         options, VZ_OPTION_AUTO_CONVERGE_INCREMENT, s.throttle_increment_percent);
+    s.zerocopy = vz_options_has(options, VZ_OPTION_ZEROCOPY);
     s.switchover_bytes_s = vz_options_number(options, VZ_OPTION_BANDWIDTH_AVAIL_SWITCHOVER, 0);
     return s;
 }
