@@ -184,16 +184,30 @@ static char *unix_place(vz_migration *m, vz_qemu *qemu, GError **err)
     return vz_qmp_send_fd(vz_qemu_qmp(qemu), FD_NAME, fd, err) ? g_strdup("fd:" FD_NAME) : NULL;
 }
 
+/* As libvirt: the host of the migration URI, which by default is the destination's own name. */
+static char *expected_name(const vz_migration *m)
+{
+    g_autoptr(GError) none = NULL;
+    const char *asked = vz_options_text(m->options, VZ_OPTION_TLS_DESTINATION);
+    const char *uri = vz_options_text(m->options, VZ_OPTION_URI);
+    char *host = NULL;
+    if (!asked && uri && vz_uri_parse_data(uri, &host, NULL, &none))
+        return host;
+    return g_strdup(asked ? asked : m->peer_name);
+}
+
 bool vz_direct_send(vz_migration *m, vz_qemu *qemu, const vz_memory_limits *limits, GError **err)
 {
-    const char *expected = vz_options_text(m->options, VZ_OPTION_TLS_DESTINATION);
+    g_autofree char *name = expected_name(m);
     if (!add_credentials(m, qemu, "client", err) || !unlock_memory(m, qemu, err))
         return false;
-    m->stream.tls_hostname = expected ? expected : m->peer_host;
+    m->stream.tls_hostname = *m->stream.tls_creds ? name : "";
     g_autofree char *place = m->direct->way == VZ_DIRECT_UNIX
                                  ? unix_place(m, qemu, err)
                                  : vz_uri_format_data(m->peer_host, m->direct->port);
-    return place && vz_memory_send(qemu, place, &m->stream, limits, err);
+    bool sent = place && vz_memory_send(qemu, place, &m->stream, limits, err);
+    m->stream.tls_hostname = "";
+    return sent;
 }
 
 void vz_direct_undo(vz_migration *m)

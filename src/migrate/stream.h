@@ -43,7 +43,7 @@ typedef struct {
     bool zerocopy;
     /* each side's own, of a direct stream */
     const char *tls_creds;    /* id of QEMU's credentials; "": not encrypted. Static */
-    const char *tls_hostname; /* source: to expect in the certificate. Borrowed */
+    const char *tls_hostname; /* source: to expect in the certificate, while the stream is begun */
 } vz_stream;
 
 /* One connection, nothing compressed, nothing tuned. */

@@ -6,7 +6,6 @@ is read off the wire and counted by the third party, and both QEMUs are asked by
 import contextlib
 import os
 import re
-import resource
 import socket
 import subprocess
 import sys
@@ -50,6 +49,7 @@ class Joiner:
     def __init__(self, here, there):
         self.there = there
         self.count = 0
+        self.seen = 0  # how often the marker was among it
         self.connections = 0
         self.ends = []
         self.path = here.path(PATH)
@@ -86,6 +86,7 @@ class Joiner:
             while data := source.recv(1 << 16):
                 sink.sendall(data)
                 self.count += len(data)
+                self.seen += data.count(MARKER.encode())
             sink.shutdown(socket.SHUT_WR)
 
     def break_off(self):
@@ -122,6 +123,7 @@ class Unix(Direct):
             self.assertLess(sent(here) - before, CHANNEL_BYTES_MAX)
         worker.expect_on(there)
         self.assertGreater(joiner.count, MEMORY_BYTES_MIN)
+        self.assertGreater(joiner.seen, 50)
         self.expect_no_socket()
         return joiner
 
@@ -174,6 +176,226 @@ class Unix(Direct):
             self.assertIn("job 'migration out' failed", err)
             worker.expect_on(here)
         self.expect_no_socket()
+
+
+    def test_daemon_killed(self):
+        for killed in range(2):
+            hosts = self.where()
+            with self.subTest(killed=hosts[killed].name), worker.unharmed():
+                here, there = hosts
+                with Joiner(here, there) as joiner:
+                    process = here.popen("virsh", "-c", VZ, "migrate", *MOVE, "--p2p", "--bandwidth", "4",
+                                         "--migrateuri", URI, worker.name, scene.uri(there))
+                    eventually("memory goes by the socket", lambda: joiner.count > 1 << 20, 60)
+                    hosts[killed].daemon("kill")
+                    process.communicate(timeout=MIGRATE_TIMEOUT_S)
+                    hosts[killed].daemon("start")
+                    eventually("it goes on", lambda: worker.state(here) == "running", 60)
+                    scene.expect_nothing_left(90)
+            worker.expect_on(here)
+            self.expect_no_socket()
+
+
+SNIFFER = """
+import signal, socket, sys
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 64 << 20)
+sock.bind(("up0", 0))
+first, last, marker, place = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].encode(), sys.argv[4]
+count = seen = 0
+def end(*_):
+    with open(place, "w") as file:
+        file.write("%d %d" % (count, seen))
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+print("listening", flush=True)
+while True:
+    frame = sock.recv(1 << 17)
+    if frame[12:14] != b"\\x08\\0" or frame[23] != 6:
+        continue
+    tcp = 14 + (frame[14] & 15) * 4
+    if first <= int.from_bytes(frame[tcp + 2:tcp + 4], "big") <= last:
+        count += len(frame)
+        seen += frame.count(marker)
+"""
+MARKER = "virtio"  # hundreds of times in the memory of the guest, whose kernel has drivers of that name
+
+
+@contextlib.contextmanager
+def sniffer(host, first, last):
+    """Bytes that went to these ports of others are in .count at the end, and in .seen how often the
+    marker was among them."""
+    found = "/tmp/sniffed"
+    process = host.popen("python3", "-c", SNIFFER, first, last, MARKER, found)
+    try:
+        if process.stdout.readline() != "listening\n":
+            raise AssertionError(process.communicate()[1])
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+        process.count, process.seen = map(int, host.path(found).read_text().split())
+
+
+class Tcp(Direct):
+    def vz(self, *options, here=None, there=None, check=True):
+        if here is None:
+            here, there = self.where()
+        done = here.run("vz", "migrate", *options, worker.name, there.name, check=False,
+                        timeout=MIGRATE_TIMEOUT_S)
+        if check and done.returncode != 0:
+            raise AssertionError(done.stdout + done.stderr)
+        return done
+
+    def vz_refused(self, *options, error):
+        here, there = self.where()
+        done = self.vz(*options, here=here, there=there, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(error, done.stderr)
+        worker.expect_on(here)
+
+    def sniffed(self, ports, *options):
+        here, there = self.where()
+        with worker.unharmed(), sniffer(here, ports[0], ports[-1]) as seen:
+            self.vz(*options, "--bandwidth", "50", here=here, there=there)
+        worker.expect_on(there)
+        self.assertGreater(seen.count, MEMORY_BYTES_MIN)
+        return seen.seen
+
+    def test_plain(self):
+        """Memory goes to QEMU's own port, for all to read; without being asked for it does not."""
+        self.assertGreater(self.sniffed(PORTS, "--direct-stream"), 50)
+        self.assertEqual(self.sniffed([DATA_PORT]), 0)
+
+    @contextlib.contextmanager
+    def slowly(self, *options):
+        """A move that takes long enough to look at its source's QEMU."""
+        here, there = self.where()
+        scene.lab.shape(SLOW)
+        process = here.popen("vz", "migrate", *options, worker.name, there.name)
+        try:
+            eventually("memory is being copied", lambda: re.search(
+                r"Memory processed: +[1-9]", virsh(here, "domjobinfo", worker.name, check=False).stdout), 60)
+            yield here, there, process
+        finally:
+            scene.lab.shape("none")
+            process.communicate(timeout=MIGRATE_TIMEOUT_S)
+
+    @staticmethod
+    def locked_limit(host):
+        pid, = host.processes("qemu-system-x86_64")
+        with open("/proc/%d/limits" % pid, encoding="ascii") as limits:
+            return re.search(r"Max locked memory +(\S+)", limits.read()).group(1)
+
+    def test_zero_copy(self):
+        """As strace sees it send; its limit of locked memory is raised for just as long."""
+        options = ("--direct-stream", "--parallel", "--zerocopy")
+        with worker.unharmed(), self.slowly(*options) as (here, there, process):
+            before = self.locked_limit(there)
+            with contextlib.closing(spy.open_monitor(here)) as qemu:
+                said = {one["capability"]: one["state"] for one in qemu("query-migrate-capabilities")}
+            self.assertTrue(said["zero-copy-send"])
+            self.assertEqual(self.locked_limit(here), "unlimited")
+            pid, = here.processes("qemu-system-x86_64")
+            traced = subprocess.run(["timeout", "--signal=INT", "3", "strace", "-f", "-e", "trace=sendmsg",
+                                     "-p", str(pid)], check=False, stderr=subprocess.PIPE, text=True)
+            self.assertIn("MSG_ZEROCOPY", traced.stderr)
+            virsh(here, "domjobabort", worker.name)
+        self.assertEqual(process.returncode, 4)
+        self.assertNotEqual(before, "unlimited")
+        self.assertEqual(self.locked_limit(here), before)
+        worker.expect_on(here)
+        with worker.unharmed():
+            self.vz(*options, here=here, there=there)
+        worker.expect_on(there)
+
+    def test_what_does_not_fit(self):
+        with worker.unharmed():
+            self.refused(*MOVE, "--zerocopy", "--parallel", error="zero-copy needs a direct TCP stream")
+            self.refused(*MOVE, "--tls", "--tls-destination", "hostb",
+                         error="tls.destination needs a direct stream")
+            for words, error in (
+                    (("--zerocopy",), "zero-copy is only available for parallel migration"),
+                    (("--zerocopy", "--parallel", "--tls"), "zero-copy is not possible with encryption"),
+                    (("--postcopy",), "post-copy is not supported by a direct stream"),
+                    (("--migrateuri", URI), "a direct stream goes by TCP or by a unix socket, not both")):
+                self.vz_refused("--direct-stream", *words, error=error)
+
+
+class Tls(Tcp):
+    """Each host has a certificate; hostb's is for another name."""
+
+    names = {"hosta": "hosta", "hostb": "other.example"}
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(self.take_away)
+
+    def take_away(self):
+        for host in scene.lab.hosts:
+            host.run("rm", "-rf", PKI)
+
+    @staticmethod
+    def openssl(*words):
+        subprocess.run(["openssl", *words], check=True, stderr=subprocess.PIPE)
+
+    def certify(self):
+        """As `man certtool` tells libvirt's users, by openssl."""
+        top = scene.lab.shared
+        ca = [os.path.join(top, name) for name in ("ca-key.pem", "ca-cert.pem")]
+        self.openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", ca[0], "-out", ca[1],
+                     "-subj", "/CN=lab", "-days", "2", "-addext", "basicConstraints=critical,CA:TRUE",
+                     "-addext", "keyUsage=critical,keyCertSign")
+        for host in scene.lab.hosts:
+            host.out("install", "-d", PKI)
+            host.path(PKI + "/ca-cert.pem").write_bytes(open(ca[1], "rb").read())
+            for kind in ("server", "client"):
+                self.certify_one(host, kind, ca)
+            host.out("chown", "-R", "vz-qemu", PKI)
+        for one in ca:
+            os.unlink(one)
+
+    def certify_one(self, host, kind, ca):
+        name = self.names[host.name]
+        key, cert = (str(host.path("%s/%s-%s.pem" % (PKI, kind, part))) for part in ("key", "cert"))
+        request, extensions = cert + ".csr", cert + ".ext"
+        with open(extensions, "w", encoding="ascii") as file:
+            file.write("subjectAltName=DNS:%s\nkeyUsage=critical,digitalSignature,keyEncipherment\n"
+                       "extendedKeyUsage=%sAuth\n" % (name, kind))
+        self.openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", request, "-subj",
+                     "/CN=" + name)
+        self.openssl("x509", "-req", "-in", request, "-CA", ca[1], "-CAkey", ca[0], "-CAcreateserial",
+                     "-out", cert, "-days", "2", "-extfile", extensions)
+        os.unlink(request)
+        os.unlink(extensions)
+
+    def test_by_certificates(self):
+        tls = ("--direct-stream", "--tls")
+        here, there = self.where()
+        with worker.unharmed():
+            self.vz_refused(*tls, error="TLS of a direct stream needs x509 certificates in '%s' on %s" % (
+                PKI, there.name))
+        self.certify()
+        if here.name == "hostb":
+            self.assertEqual(self.sniffed(PORTS, *tls), 0)
+        with worker.unharmed():
+            self.vz_refused(*tls, error="Certificate does not match the hostname hostb")
+        self.assertEqual(self.sniffed(PORTS, *tls, "--tls-destination", "other.example"), 0)
+        with worker.unharmed():
+            self.vz_refused(*tls, "--tls-destination", "other.example",
+                            error="Certificate does not match the hostname other.example")
+        self.assertEqual(self.sniffed(PORTS, *tls, "--parallel"), 0)
+
+    def test_by_a_socket(self):
+        """The caller says whose certificate will be there."""
+        self.certify()
+        here, there = self.where()
+        with Joiner(here, there) as joiner, worker.unharmed():
+            self.move(*MOVE, "--p2p", "--migrateuri", URI, "--tls", "--tls-destination",
+                      self.names[there.name], here=here, there=there)
+        worker.expect_on(there)
+        self.assertGreater(joiner.count, MEMORY_BYTES_MIN)
+        self.assertEqual(joiner.seen, 0)
 
 
 class Rdma(Direct):
