@@ -3,10 +3,12 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "migrate/service.h"
 #include "migrate/uri.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -17,6 +19,12 @@
 /* libvirt's places for QEMU's certificates, in its order. */
 #define TLS_DIR_MIGRATE "/etc/pki/libvirt-migrate"
 #define TLS_DIR_QEMU    "/etc/pki/qemu"
+
+#define TCP_WMEM           "/proc/sys/net/ipv4/tcp_wmem"
+#define TCP_WMEM_BYTES_MAX ((size_t)256)
+#define LIMITS_BYTES_MAX   ((size_t)16 * 1024)
+/* QEMU sends 512 KiB of pages at once (10.0, multifd.h: MULTIFD_PACKET_SIZE), with their header. */
+#define MULTIFD_WRITE_BYTES ((uint64_t)1024 * 1024)
 
 struct vz_direct {
     vz_direct_way way;
@@ -152,19 +160,50 @@ bool vz_direct_agree(vz_migration *m, const vz_cookie *cookie, const char *uri, 
     return true;
 }
 
-/* The kernel counts what is pinned by all processes of a user together, so a guest's own size would
- * not do as the limit. */
+/* What the connections may hold unacknowledged, and with that pinned: as much as TCP lets each have
+ * in its buffer (tcp_wmem: least, first, most), and the write that comes on top. 0: not known. */
+static uint64_t pinned_at_most(const vz_migration *m)
+{
+    g_autoptr(GError) ignored = NULL;
+    g_autofree char *text = NULL;
+    unsigned long long most = 0;
+    if (!vz_file_read(TCP_WMEM, TCP_WMEM_BYTES_MAX, &text, NULL, &ignored) ||
+        sscanf(text, "%*u %*u %llu", &most) != 1)
+        return 0;
+    return m->stream.channels * (most + MULTIFD_WRITE_BYTES);
+}
+
+/* Bytes that a process may lock; of another user only its own file tells that to everybody. */
+static uint64_t lockable_by(pid_t pid)
+{
+    static const char key[] = "Max locked memory";
+    g_autoptr(GError) ignored = NULL;
+    g_autofree char *path = g_strdup_printf("/proc/%d/limits", (int)pid);
+    g_autofree char *text = NULL;
+    const char *line =
+        vz_file_read(path, LIMITS_BYTES_MAX, &text, NULL, &ignored) ? strstr(text, key) : NULL;
+    line = line ? line + strlen(key) + strspn(line + strlen(key), " ") : "0";
+    return g_str_has_prefix(line, "unlimited") ? UINT64_MAX : g_ascii_strtoull(line, NULL, 10);
+}
+
+/* No limit, since the kernel counts what all processes of a user have pinned. */
 static bool unlock_memory(vz_migration *m, vz_qemu *qemu, GError **err)
 {
     const struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
+    pid_t pid = vz_qemu_pid(qemu);
     if (!m->stream.zerocopy)
         return true;
-    if (prlimit(vz_qemu_pid(qemu), RLIMIT_MEMLOCK, &all, &m->direct->locked_before) < 0)
-        return vz_fail_errno(err, errno,
-                             "zero-copy pins memory on its way, and QEMU's limit of locked memory "
-                             "(RLIMIT_MEMLOCK) cannot be raised");
-    m->direct->unlocked = true;
-    return true;
+    m->direct->unlocked = prlimit(pid, RLIMIT_MEMLOCK, &all, &m->direct->locked_before) == 0;
+    uint64_t needed = pinned_at_most(m);
+    uint64_t limit = lockable_by(pid);
+    return m->direct->unlocked || (needed != 0 && limit >= needed) ||
+           vz_fail(err, VZ_ERR_OPERATION_INVALID,
+                   "zero-copy over %u connections may have %" G_GUINT64_FORMAT
+                   " KiB of the guest's "
+                   "memory locked at a time, QEMU's limit (RLIMIT_MEMLOCK) is %" G_GUINT64_FORMAT
+                   " KiB, and virtvzd has no right to raise it (CAP_SYS_RESOURCE); ask for fewer "
+                   "connections, or start virtvzd and the guest with a higher limit",
+                   m->stream.channels, needed / VZ_KIB, limit / VZ_KIB);
 }
 
 /* As root, like libvirt, so that the socket need not be QEMU's user's; but several connections QEMU
