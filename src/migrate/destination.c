@@ -120,7 +120,7 @@ static void no_finish(vz_migration *m)
         return;
     if ((m->carrier && vz_carrier_info(m->carrier, VZ_PURPOSE_MEMORY, 0, &info) &&
          info.state != VZ_CHANNEL_EXPECTED && info.state != VZ_CHANNEL_FAILED) ||
-        vz_direct_is_coming(m))
+        vz_direct_source_lives(m))
         vz_migrate_watch_phase(m, no_finish);
     else
         vz_destination_leave(m, "nothing came from the source in time");

@@ -4,6 +4,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "migrate/precheck.h"
 #include "migrate/service.h"
 #include "migrate/uri.h"
 
@@ -102,6 +103,10 @@ static bool listen_on(vz_migration *m, vz_qemu *qemu, const char *place, GError 
         return true;
     g_prefix_error(err, "QEMU cannot listen for a direct stream on %s: ",
                    vz_migrate_settings(m->service)->host_name);
+    if (m->direct->way == VZ_DIRECT_UNIX)
+        vz_precheck_help(err,
+                         "QEMU makes the socket itself, as its own user, so give that user the "
+                         "directory");
     return false;
 }
 
@@ -128,17 +133,10 @@ uint16_t vz_direct_port(const vz_migration *m)
     return m->direct ? m->direct->port : 0;
 }
 
-bool vz_direct_is_coming(vz_migration *m)
+bool vz_direct_source_lives(vz_migration *m)
 {
-    g_autoptr(GError) err = NULL;
-    vz_qemu *qemu = m->direct ? vz_migration_qemu(m, &err) : NULL;
-    json_t *info =
-        qemu ? vz_qmp_command(vz_qemu_qmp(qemu), "query-migrate", NULL, VZ_QMP_TIMEOUT_US, &err)
-             : NULL;
-    const char *status = json_string_value(json_object_get(info, "status"));
-    bool coming = status && strcmp(status, "setup") != 0 && strcmp(status, "failed") != 0;
-    json_decref(info);
-    return coming;
+    int64_t silence_s = vz_now_us() / VZ_USEC_PER_SEC - g_atomic_int_get(&m->probed_s);
+    return m->direct && silence_s <= vz_migrate_settings(m->service)->phase_timeout_s;
 }
 
 /* --- source --- */

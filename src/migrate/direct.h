@@ -29,8 +29,9 @@ vz_direct_way vz_direct_way_of(const vz_options *options);
 bool vz_direct_listen(vz_migration *migration, vz_qemu *qemu, GError **err);
 /* For Prepare's cookie; 0: not by TCP. */
 uint16_t vz_direct_port(const vz_migration *migration);
-/* Destination: has QEMU begun to load what came? */
-bool vz_direct_is_coming(vz_migration *migration);
+/* Destination: has the source, which probes while it sends, done so within the phase's time? No
+ * carrier tells when it has died. */
+bool vz_direct_source_lives(vz_migration *migration);
 
 /* Source: the way is what Begin was asked for, and the destination agrees: its cookie and URI. */
 bool vz_direct_agree(vz_migration *migration, const vz_cookie *cookie, const char *uri,

@@ -141,6 +141,7 @@ struct vz_migration {
     char *proof;          /* of the release, as the source answered; NULL: it was not asked */
     int64_t finish_at_us;
     int64_t resumed_at_us;
+    gint probed_s;  /* atomic, any thread: when the source last probed; monotonic, 0: never */
     gint dissolved; /* atomic, any thread: nothing of the guest is left here */
 };
 

@@ -155,7 +155,7 @@ class Unix(Direct):
             self.assertEqual(there.path(PATH).read_text(), "somebody's")
             there.path(PATH).unlink()
             self.refused(*MOVE, "--migrateuri", "unix:///nowhere/memory.sock",
-                         error="Failed to bind socket to /nowhere/memory.sock: No such file or directory")
+                         error="Failed to bind socket to /nowhere/memory.sock: No such file or directory (QEMU makes")
             for uri, error in (("unix:memory.sock", "has no absolute path"),
                                ("unix:///" + 107 * "x", "has 108 bytes, and a socket's has at most 107")):
                 self.refused(*MOVE, "--migrateuri", uri, error=error)
