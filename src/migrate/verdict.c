@@ -2,6 +2,7 @@
 #include "migrate/verdict.h"
 
 #include "base/log.h"
+#include "base/units.h"
 #include "migrate/destination.h"
 #include "migrate/service.h"
 #include "migrate/whereabouts.h"

@@ -262,10 +262,12 @@ class ByVz(Direct):
 
     def sniffed(self, ports, *options):
         here, there = self.where()
+        before = sent(here)
         with worker.unharmed(), sniffer(here, ports[0], ports[-1]) as seen:
             self.vz(*options, "--bandwidth", "50", here=here, there=there)
         worker.expect_on(there)
-        self.assertGreater(seen.count, MEMORY_BYTES_MIN)
+        self.assertGreater(sent(here) - before, MEMORY_BYTES_MIN)
+        self.assertGreater(seen.count, MEMORY_BYTES_MIN // 4)  # a busy machine's kernel drops some
         return seen.seen
 
 
