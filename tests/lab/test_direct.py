@@ -132,6 +132,7 @@ class Unix(Direct):
             with self.subTest(way=way):
                 self.assertEqual(self.move_by_socket(*way).connections, 1)
 
+    @tap.long
     def test_several_connections(self):
         """QEMU makes them itself, so it has to be let in."""
         here, there = self.where()
@@ -178,6 +179,7 @@ class Unix(Direct):
         self.expect_no_socket()
 
 
+    @tap.long
     def test_daemon_killed(self):
         for killed in range(2):
             hosts = self.where()
@@ -319,6 +321,7 @@ class Tcp(ByVz):
             self.vz(*options, here=here, there=there)
         worker.expect_on(there)
 
+    @tap.long
     def test_zero_copy_locks_too_much(self):
         """Where the daemon may not raise QEMU's limit it says what is missing."""
         options = ("--direct-stream", "--parallel", "--parallel-connections", "16", "--zerocopy")
@@ -328,6 +331,7 @@ class Tcp(ByVz):
             else:
                 self.vz_refused(*options, error="QEMU's limit (RLIMIT_MEMLOCK) is")
 
+    @tap.long
     def test_what_does_not_fit(self):
         with worker.unharmed():
             self.refused(*MOVE, "--zerocopy", "--parallel", error="zero-copy needs a direct TCP stream")
@@ -405,6 +409,7 @@ class Tls(ByVz):
                             error="Certificate does not match the hostname other.example")
         self.assertEqual(self.sniffed(PORTS, *tls, "--parallel"), 0)
 
+    @tap.long
     def test_by_a_socket(self):
         """The caller says whose certificate will be there."""
         self.certify()
