@@ -98,7 +98,7 @@ static void print_options_md(void)
     print_rows_md(VZ_ROW_FLAG);
     printf("\n## Typed parameters (`VIR_MIGRATE_PARAM_*`)\n\n%s", head);
     print_rows_md(VZ_ROW_PARAM);
-    printf("\n## Values of `compression`\n\n%s", head);
+    printf("\n## Values of `compression`, schemes of `migrate_uri`\n\n%s", head);
     print_rows_md(VZ_ROW_CHOICE);
     print_rules_md();
 }

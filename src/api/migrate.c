@@ -162,12 +162,16 @@ static void prepare_on_actor(vz_domain *domain, void *data)
     GError *err = NULL;
     bool fits = vz_arrival_address_check(service, a->options, &host, &err);
     g_autofree char *known_uri = fits ? vz_arrival_address_known(service, a->options, host) : NULL;
+    const char *client_came_by = vz_conn_local_address(vz_call_conn(a->call));
+    g_autofree char *data_host =
+        fits ? vz_arrival_address_host(service, a->options, host, client_came_by) : NULL;
     vz_destination_request request = {
         .cookie = &a->cookie,
         .options = a->options,
         .def = a->def,
         .client_address = vz_conn_remote_address(vz_call_conn(a->call)),
         .data_uri = known_uri,
+        .data_host = data_host,
     };
     if (!fits)
         vz_table_release(domain, VZ_RESERVE_START);
@@ -176,8 +180,10 @@ static void prepare_on_actor(vz_domain *domain, void *data)
         return;
     }
     follow_client(a->call, domain, migration, vz_destination_client_lost);
-    g_autofree char *uri = vz_arrival_address_uri(service, a->options, host,
-                                                  vz_conn_local_address(vz_call_conn(a->call)));
+    /* A client sends what it gets here to Perform, in place of what its caller asked for. */
+    g_autofree char *uri = vz_options_has(a->options, VZ_OPTION_URI_UNIX)
+                               ? g_strdup(vz_options_text(a->options, VZ_OPTION_URI))
+                               : vz_arrival_address_uri(service, a->options, host, client_came_by);
     vz_wire_migrate_prepare3_ret ret = {.cookie_out = cookie_out(a->call, cookie), .uri_out = uri};
     vz_call_reply(a->call, &ret);
 }

@@ -155,6 +155,8 @@ static bool set_up_migration(vz_host *host, const vz_config *config, GError **er
                                       *config->data_address ? config->data_address : NULL,
                                   .data_port = config->data_port,
                                   .advertised = config->migrate_address,
+                                  .direct_port = config->direct_port,
+                                  .tls_dir = config->migrate_tls_x509_cert_dir,
                                   .carrier_user = config->qemu_user,
                                   .phase_timeout_s = (unsigned)config->phase_timeout,
                                   .parse = vz_api_parse};

@@ -106,7 +106,8 @@ char *vz_arrival_address_known(vz_migrate *service, const vz_options *options,
     bool advertised = settings->advertised && *settings->advertised;
     g_autofree char *host = NULL;
     uint16_t port = 0;
-    g_autoptr(GError) ignored = NULL; /* its form was checked with the options */
+    g_autoptr(GError) ignored =
+        NULL; /* its form was checked with the options; unix: names no host */
     if (asked)
         vz_uri_parse_data(asked, &host, &port, &ignored);
     const char *best = host          ? host
@@ -125,4 +126,14 @@ char *vz_arrival_address_uri(vz_migrate *service, const vz_options *options,
                  : vz_uri_format_data(client_came_by ? client_came_by
                                                      : vz_migrate_settings(service)->host_name,
                                       vz_port_number(vz_migrate_port(service)));
+}
+
+char *vz_arrival_address_host(vz_migrate *service, const vz_options *options,
+                              const char *listen_host, const char *client_came_by)
+{
+    char *host = NULL;
+    g_autoptr(GError) ignored = NULL; /* it is our own */
+    g_autofree char *uri = vz_arrival_address_uri(service, options, listen_host, client_came_by);
+    vz_uri_parse_data(uri, &host, NULL, &ignored);
+    return host;
 }

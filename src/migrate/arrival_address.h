@@ -19,6 +19,9 @@ bool vz_arrival_address_check(vz_migrate *service, const vz_options *options, ch
  * check), else what the configuration advertises; NULL: nothing of that. Caller frees. */
 char *vz_arrival_address_known(vz_migrate *service, const vz_options *options,
                                const char *listen_host);
+/* The host alone, also where migrate_uri names none. Caller frees. */
+char *vz_arrival_address_host(vz_migrate *service, const vz_options *options,
+                              const char *listen_host, const char *client_came_by);
 /* That, or the address by which the client came (may be NULL), which is one that works. */
 char *vz_arrival_address_uri(vz_migrate *service, const vz_options *options,
                              const char *listen_host, const char *client_came_by);

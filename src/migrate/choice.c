@@ -102,7 +102,8 @@ static const char *why_not_free(const vz_options *options)
         {VZ_OPTION_COMPRESSED, "compressed as asked"},
         {VZ_OPTION_NO_COMPRESSED, "not compressed, as asked"},
         {VZ_OPTION_POSTCOPY, "QEMU does post-copy by one connection, uncompressed"},
-        {VZ_OPTION_TUNNELLED, "a tunnel is one connection"},
+        {VZ_OPTION_TUNNELLED, "a tunnel is one connection, uncompressed"},
+        {VZ_OPTION_URI_UNIX, "a socket of the caller's is one connection, uncompressed"},
         {VZ_OPTION_ZEROCOPY, "what is not copied cannot be compressed"},
     };
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)

@@ -27,6 +27,7 @@ static const member members[] = {
     MEMBER(reply_us, NUMBER, false),   MEMBER(stats, TREE, false),
     MEMBER(address, TEXT, false),      MEMBER(stream, TREE, false),
     MEMBER(invitation, TEXT, false),   MEMBER(facts, TREE, false),
+    MEMBER(direct_port, PORT, false),
 };
 
 static void *at(const vz_cookie *cookie, const member *m)

@@ -28,18 +28,19 @@ typedef struct {
     uint8_t job[VZ_UUID_BYTES];
     char *host_name;
     uint8_t host_uuid[VZ_UUID_BYTES];
-    char *fingerprint;  /* begin, prepare: of the job's key on that side */
-    char *release_hash; /* begin: hex */
-    char *release;      /* perform: hex */
-    char *incarnation;  /* begin, prepare: of that side's records */
-    char *address;      /* begin: of the source's data port, if it says one */
-    char *invitation;   /* begin, offline: by which the source will know the destination; hex */
-    uint16_t port;      /* begin, prepare: data port */
-    json_t *disks;      /* begin, prepare: identify.h */
-    json_t *facts;      /* begin: of the source and its guest, facts.h */
-    json_t *stream;     /* begin, prepare: stream.h; NULL: plain, as offered */
-    char *config_xml;   /* perform: the persistent definition, where one is to be kept */
-    bool running;       /* perform: the guest is to run when it has arrived */
+    char *fingerprint;    /* begin, prepare: of the job's key on that side */
+    char *release_hash;   /* begin: hex */
+    char *release;        /* perform: hex */
+    char *incarnation;    /* begin, prepare: of that side's records */
+    char *address;        /* begin, prepare: of that side's data port, if it says one */
+    char *invitation;     /* begin, offline: by which the source will know the destination; hex */
+    uint16_t port;        /* begin, prepare: data port */
+    uint16_t direct_port; /* prepare: on which QEMU listens for a direct TCP stream; 0: none */
+    json_t *disks;        /* begin, prepare: identify.h */
+    json_t *facts;        /* begin: of the source and its guest, facts.h */
+    json_t *stream;       /* begin, prepare: stream.h; NULL: plain, as offered */
+    char *config_xml;     /* perform: the persistent definition, where one is to be kept */
+    bool running;         /* perform: the guest is to run when it has arrived */
     uint64_t paused_us; /* perform: between the guest's stop and the end of Perform; finish: between
                            the arrival of Finish and the guest's resumption */
     uint64_t reply_us;  /* finish: between the guest's resumption and the reply */

@@ -7,6 +7,7 @@
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
 #include "migrate/choice.h"
+#include "migrate/direct.h"
 #include "migrate/postcopy.h"
 #include "migrate/service.h"
 #include "migrate/stats.h"
@@ -109,9 +110,11 @@ char *vz_destination_cookie(const vz_migration *m)
     vz_cookie cookie = {.host_name = host_name,
                         .fingerprint = fingerprint,
                         .incarnation = incarnation,
+                        .address = m->data_host,
                         .port = vz_port_number(vz_migrate_port(m->service)),
-                        .disks = m->disks_answered,
-                        .stream = vz_stream_to_json(&m->stream)};
+                         .direct_port = vz_direct_port(m),
+                         .disks = m->disks_answered,
+                         .stream = vz_stream_to_json(&m->stream)};
     memcpy(cookie.job, m->job, VZ_UUID_BYTES);
     memcpy(cookie.host_uuid, settings->host_uuid, VZ_UUID_BYTES);
     char *text = vz_cookie_format(&cookie);
@@ -136,8 +139,9 @@ static void no_finish(vz_migration *m)
     vz_channel_info info;
     if (vz_journal_state(m->journal) != VZ_RECORD_PREPARED)
         return;
-    if (m->carrier && vz_carrier_info(m->carrier, VZ_PURPOSE_MEMORY, 0, &info) &&
-        info.state != VZ_CHANNEL_EXPECTED && info.state != VZ_CHANNEL_FAILED)
+    if ((m->carrier && vz_carrier_info(m->carrier, VZ_PURPOSE_MEMORY, 0, &info) &&
+         info.state != VZ_CHANNEL_EXPECTED && info.state != VZ_CHANNEL_FAILED) ||
+        vz_direct_source_lives(m))
         vz_migrate_watch_phase(m, no_finish);
     else
         vz_destination_leave(m, "nothing came from the source in time");
@@ -158,6 +162,7 @@ bool vz_destination_prepare(vz_migrate *service, vz_domain *domain,
     m->def = vz_def_ref(request->def);
     m->client_address = g_strdup(request->client_address);
     m->data_uri = g_strdup(request->data_uri);
+    m->data_host = g_strdup(request->data_host);
     m->saga.steps = vz_destination_steps;
     m->saga.facts = facts_of(m->options, m->def);
     m->cookie_in = request->cookie;

@@ -16,7 +16,8 @@ typedef struct {
     const vz_options *options;
     vz_def *def;                /* what is to run here, with its name here; borrowed */
     const char *client_address; /* NULL: not known */
-    const char *data_uri; /* of this host, where it was asked for or is configured; else NULL */
+    const char *data_uri;  /* of this host, where it was asked for or is configured; else NULL */
+    const char *data_host; /* the same, or the best that is known */
 } vz_destination_request;
 
 /* Refuses what comes from this host itself, by the host's UUID in the cookie of Begin. */

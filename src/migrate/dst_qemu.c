@@ -6,6 +6,7 @@
 #include "domain/table.h"
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
+#include "migrate/direct.h"
 #include "migrate/memory.h"
 #include "migrate/offline.h"
 #include "migrate/postcopy.h"
@@ -78,6 +79,8 @@ void vz_destination_on_channel(vz_carrier *carrier, const vz_channel_info *info,
 static bool open_door(vz_migration *m, GError **err)
 {
     vz_qemu *qemu = vz_migration_qemu(m, err);
+    if (vz_direct_way_of(m->options) != VZ_DIRECT_NONE)
+        return qemu && vz_direct_listen(m, qemu, err);
     return qemu && vz_destination_allow_userfault(m, err) &&
            vz_migration_start_carrier(m, vz_destination_on_channel, err) &&
            (m->sockets = vz_stream_prepare(qemu, err)) != NULL &&

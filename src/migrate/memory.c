@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define PASSES_PER_STEP 3
+#define ZERO_COPY       "zero-copy-send"
 
 vz_memory_status vz_memory_status_parse(const char *word)
 {
@@ -40,6 +41,7 @@ enum {
     WITH_XBZRLE = 1u << 2,
     WITH_POSTCOPY = 1u << 3,
     WITH_AUTO_CONVERGE = 1u << 4,
+    LATER = 0, /* when the parameters are set, of which it allows some values only */
 };
 enum { SENDER = 1u << 0, RECEIVER = 1u << 1, BOTH = SENDER | RECEIVER };
 
@@ -59,6 +61,7 @@ static const struct {
     {"postcopy-ram", BOTH, WITH_POSTCOPY},
     {"postcopy-preempt", BOTH, WITH_POSTCOPY},
     {"auto-converge", SENDER, WITH_AUTO_CONVERGE},
+    {ZERO_COPY, SENDER, LATER},
 };
 
 static unsigned wanted_of(const vz_stream *s)
@@ -107,7 +110,7 @@ static int level_if(const vz_stream *s, vz_compress compress)
 
 static json_t *parameters(const vz_stream *s)
 {
-    return json_pack("{si ss si si sI si si sI sI}", "multifd-channels",
+    return json_pack("{si ss si si sI si si sI sI ss ss}", "multifd-channels",
                      s->channels ? (int)s->channels : VZ_STREAM_CHANNELS_DEFAULT,
                      "multifd-compression", multifd_method(s), "multifd-zlib-level",
                      level_if(s, VZ_COMPRESS_ZLIB), "multifd-zstd-level",
@@ -115,7 +118,8 @@ static json_t *parameters(const vz_stream *s)
                      "cpu-throttle-initial", (int)s->throttle_initial_percent,
                      "cpu-throttle-increment", (int)s->throttle_increment_percent,
                      "max-postcopy-bandwidth", (json_int_t)s->postcopy_bytes_s,
-                     "avail-switchover-bandwidth", (json_int_t)s->switchover_bytes_s);
+                     "avail-switchover-bandwidth", (json_int_t)s->switchover_bytes_s, "tls-creds",
+                     s->tls_creds, "tls-hostname", s->tls_hostname);
 }
 
 /* One that this QEMU has not is left out where it would say nothing new. */
@@ -146,9 +150,16 @@ static bool set_parameters(vz_qemu *qemu, const vz_stream *stream, GError **err)
     return false;
 }
 
+static bool set_zero_copy(vz_qemu *qemu, GError **err)
+{
+    json_t *args = json_pack("{s[{ss sb}]}", "capabilities", "capability", ZERO_COPY, "state", 1);
+    return vz_qmp_do(vz_qemu_qmp(qemu), "migrate-set-capabilities", args, VZ_QMP_TIMEOUT_US, err);
+}
+
 static bool set_up(vz_qemu *qemu, unsigned side, const vz_stream *stream, GError **err)
 {
-    return set_capabilities(qemu, side, stream, err) && set_parameters(qemu, stream, err);
+    return set_capabilities(qemu, side, stream, err) && set_parameters(qemu, stream, err) &&
+           (side != SENDER || !stream->zerocopy || set_zero_copy(qemu, err));
 }
 
 bool vz_memory_set_limits(vz_qmp *qmp, const vz_memory_limits *limits, GError **err)
@@ -169,7 +180,7 @@ bool vz_memory_set_cache(vz_qmp *qmp, uint64_t bytes, GError **err)
 
 static json_t *uri_of(const char *path)
 {
-    g_autofree char *uri = g_strconcat("unix:", path, NULL);
+    g_autofree char *uri = g_strconcat(*path == '/' ? "unix:" : "", path, NULL);
     return json_pack("{ss}", "uri", uri);
 }
 
@@ -296,6 +307,18 @@ bool vz_memory_query(vz_qmp *qmp, vz_memory_status *ret_status, vz_job_stats *st
         *ret_reason = g_strdup(reason ? reason : "");
     json_decref(info);
     return true;
+}
+
+uint16_t vz_memory_port(vz_qmp *qmp, GError **err)
+{
+    json_t *info = vz_qmp_command(qmp, "query-migrate", NULL, VZ_QMP_TIMEOUT_US, err);
+    const json_t *address = json_array_get(json_object_get(info, "socket-address"), 0);
+    const char *text = json_string_value(json_object_get(address, "port"));
+    guint64 port = 0;
+    if (info && !(text && g_ascii_string_to_unsigned(text, 10, 1, UINT16_MAX, &port, NULL)))
+        vz_fail(err, VZ_ERR_OPERATION_FAILED, "QEMU does not say on which port it listens");
+    json_decref(info);
+    return (uint16_t)port;
 }
 
 uint64_t vz_memory_downtime_step_ms(uint64_t pass)

@@ -41,8 +41,8 @@ typedef struct {
 } vz_memory_limits;
 
 /* Tells QEMU how, and starts: the sender connects to the unix socket, once per channel, the
- * receiver listens on it. ARGUMENT_UNSUPPORTED, before anything was changed, for what this QEMU
- * cannot. */
+ * receiver listens on it; or on what a URI of QEMU's says. ARGUMENT_UNSUPPORTED, before anything
+ * was changed, for what this QEMU cannot. */
 bool vz_memory_send(vz_qemu *qemu, const char *path, const vz_stream *stream,
                     const vz_memory_limits *limits, GError **err);
 bool vz_memory_receive(vz_qemu *qemu, const char *path, const vz_stream *stream, GError **err);
@@ -77,6 +77,9 @@ bool vz_memory_resume(vz_qmp *qmp, const char *path, GError **err);
  * own reason for a failure ("" none; caller frees). */
 bool vz_memory_query(vz_qmp *qmp, vz_memory_status *ret_status, vz_job_stats *stats,
                      char **ret_reason, GError **err);
+
+/* The TCP port on which the receiver listens; 0 with err. */
+uint16_t vz_memory_port(vz_qmp *qmp, GError **err);
 
 /* The downtime limit for a pass (1 is the first) that did not converge before. */
 uint64_t vz_memory_downtime_step_ms(uint64_t pass);

@@ -10,6 +10,7 @@
 #include "driver/qemu/driver.h"
 #include "driver/qemu/user.h"
 #include "driver/qemu/userfault.h"
+#include "migrate/direct.h"
 #include "migrate/offline.h"
 #include "migrate/service.h"
 #include "migrate/stream_sockets.h"
@@ -72,6 +73,8 @@ void vz_migration_unref(vz_migration *migration)
     g_free(migration->config_xml);
     g_free(migration->client_address);
     g_free(migration->data_uri);
+    g_free(migration->data_host);
+    g_free(migration->direct);
     g_free(migration->proof);
     vz_let_go_free(migration->let_go);
     g_free(migration);
@@ -394,6 +397,7 @@ void vz_migration_stop_carrier(vz_migration *migration)
 {
     vz_port_dismiss(vz_migrate_port(migration->service), migration->job);
     vz_stream_close(g_steal_pointer(&migration->sockets));
+    vz_direct_close(migration);
     g_autofree char *run_dir = vz_migration_run_dir(migration);
     g_autoptr(vz_inbox) own = NULL;
     if (!migration->carrier && g_file_test(run_dir, G_FILE_TEST_IS_DIR)) {

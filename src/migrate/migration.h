@@ -50,6 +50,7 @@ enum {
 #define VZ_NOTE_PEER_PORT        "peer-port"
 #define VZ_NOTE_SWITCHED         "switched"    /* to post-copy: there is no way back */
 #define VZ_NOTE_HELD             "held"        /* post-copy is paused until a user resumes it */
+#define VZ_NOTE_SOCKET           "socket"      /* destination: direct.h, to be removed */
 #define VZ_NOTE_INCARNATION      "incarnation" /* of the peer's records */
 #define VZ_NOTE_INVITATION       "invitation"  /* source: by which it knows the destination */
 
@@ -75,6 +76,7 @@ struct vz_migration {
     bool pages_lost;                   /* with a QEMU of post-copy; err_text says which */
     unsigned first_channel;            /* of memory, of the present connection */
     struct vz_stream_sockets *sockets; /* stream_sockets.h; NULL: no stream yet */
+    struct vz_direct *direct;          /* direct.h; NULL: memory goes by the carrier */
     char *peer_fingerprint;            /* NULL: the other host is not known yet */
     char *peer_name;                   /* the other host, for messages */
     uint8_t peer_uuid[VZ_UUID_BYTES];
@@ -135,9 +137,11 @@ struct vz_migration {
     bool has_userfault;   /* QEMU's user has the right to it (driver/qemu/userfault.h) */
     char *client_address; /* of who called Prepare; NULL: not known */
     char *data_uri;       /* of this host's data port, as asked for or configured; NULL: neither */
+    char *data_host;      /* the same, or the best that is known; NULL after a restart */
     char *proof;          /* of the release, as the source answered; NULL: it was not asked */
     int64_t finish_at_us;
     int64_t resumed_at_us;
+    gint probed_s;  /* atomic, any thread: when the source last probed; monotonic, 0: never */
     gint dissolved; /* atomic, any thread: nothing of the guest is left here */
 };
 

@@ -255,14 +255,24 @@ static bool put_choice(vz_options *options, vz_option_id param, const char *text
     return vz_fail(err, VZ_ERR_INVALID_ARG, "unsupported %s method '%s'", rows[param].name, text);
 }
 
+static bool put_migrate_uri(vz_options *options, const char *text, GError **err)
+{
+    if (!vz_uri_check_migrate(text, err))
+        return false;
+    if (vz_uri_unix_path(text))
+        options->set |= VZ_OPTION_BIT(VZ_OPTION_URI_UNIX);
+    return true;
+}
+
 bool vz_options_put_text(vz_options *options, vz_option_id id, const char *text, GError **err)
 {
     const vz_option_row *row = &rows[id];
     g_assert(row->type == VZ_ROW_PARAM && row->wire_type == VZ_TPARAM_STRING);
     if (!once(options, id, err))
         return false;
-    if ((id == VZ_OPTION_URI || id == VZ_OPTION_DISKS_URI) &&
-        !vz_uri_parse_data(text, NULL, NULL, err))
+    if (id == VZ_OPTION_DISKS_URI && !vz_uri_parse_data(text, NULL, NULL, err))
+        return false;
+    if (id == VZ_OPTION_URI && !put_migrate_uri(options, text, err))
         return false;
     if ((row->unit == VZ_UNIT_NAME || row->unit == VZ_UNIT_DISK) &&
         !check_name(row->name, text, err))
@@ -289,7 +299,9 @@ static char *title(const vz_option_row *row)
     case VZ_ROW_PARAM:
         return g_strdup_printf("parameter '%s' (--%s)", row->name, row->word);
     case VZ_ROW_CHOICE:
-        return g_strdup_printf("%s method '%s'", rows[row->param].name, row->name);
+        return g_strdup_printf("%s %s '%s'", rows[row->param].name,
+                               rows[row->param].unit == VZ_UNIT_CHOICE ? "method" : "scheme",
+                               row->name);
     default:
         g_assert_not_reached();
     }

@@ -60,9 +60,10 @@ bool vz_options_apply_word(vz_options *options, const vz_option_word *word, cons
 {
     const vz_option_row *row = vz_option_info(word->option);
     uint64_t number = 0;
-    bool boolean = row->type == VZ_ROW_PARAM && row->wire_type == VZ_TPARAM_BOOLEAN;
-    if (value && (row->type == VZ_ROW_FLAG || boolean))
+    if (!vz_option_value_name(word->option) && value)
         return vz_fail(err, VZ_ERR_INVALID_ARG, "--%s takes no value", word->word);
+    if (row->wire_type == VZ_TPARAM_BOOLEAN)
+        return vz_options_put_number(options, word->option, 1, err);
     if (row->type == VZ_ROW_FLAG) {
         vz_options_set_flag(options, word->option, word->on);
         return true;

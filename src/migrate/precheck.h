@@ -64,6 +64,9 @@ void vz_precheck_run(const vz_precheck *table, const vz_precheck_subject *subjec
 /* A row of both sides: whether the host's QEMU has what an option becomes. */
 void vz_precheck_options(const vz_precheck_subject *subject, const char *name, GPtrArray *findings);
 
+/* Likewise: what a direct stream lacks, and all that RDMA lacks here (direct.h). */
+void vz_precheck_direct(const vz_precheck_subject *subject, const char *name, GPtrArray *findings);
+
 /* All of the source's side. Actor. */
 void vz_precheck_look_at_guest(vz_migrate *service, vz_domain *domain, const vz_options *options,
                                GPtrArray *findings);

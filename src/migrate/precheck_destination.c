@@ -282,6 +282,7 @@ const vz_precheck vz_prechecks_destination[] = {
     {"clash", check_clash},
     {"emulator", check_emulator},
     {"options", vz_precheck_options},
+    {"direct-stream", vz_precheck_direct},
     {"qemu-version", check_qemu_version},
     {"machine", check_machine},
     {"accelerator", check_accelerator},

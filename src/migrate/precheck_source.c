@@ -90,6 +90,7 @@ static void check_block_jobs(const vz_precheck_subject *s, const char *name, GPt
 const vz_precheck vz_prechecks_source[] = {
     {"state", check_state},
     {"options", vz_precheck_options},
+    {"direct-stream", vz_precheck_direct},
     {"devices", check_devices},
     {"block-jobs", check_block_jobs},
     {NULL, NULL},

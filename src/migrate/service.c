@@ -131,6 +131,7 @@ static void copy_config(vz_migrate *service, const vz_migrate_config *config)
     service->config.host_name = g_strdup(config->host_name);
     service->config.data_address = g_strdup(config->data_address);
     service->config.advertised = g_strdup(config->advertised);
+    service->config.tls_dir = g_strdup(config->tls_dir);
     service->config.carrier_program = g_strdup(config->carrier_program);
     service->config.carrier_user = g_strdup(config->carrier_user);
 }
@@ -139,7 +140,7 @@ static void free_config(vz_migrate_config *config)
 {
     const char *const owned[] = {config->state_dir,    config->run_dir,    config->host_name,
                                  config->data_address, config->advertised, config->carrier_program,
-                                 config->carrier_user};
+                                 config->carrier_user, config->tls_dir};
     for (size_t i = 0; i < G_N_ELEMENTS(owned); i++)
         g_free((char *)(uintptr_t)owned[i]);
 }

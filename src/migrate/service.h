@@ -18,6 +18,8 @@ typedef struct {
     uint16_t data_port;       /* 0: a free one (tests) */
     const char *advertised;   /* address that other hosts reach the port by; NULL: the address that
                                  the client of Prepare came by, else the host's name */
+    uint16_t direct_port;     /* direct.h */
+    const char *tls_dir;      /* of QEMU's x509 certificates; NULL, "": libvirt's */
     const char *carrier_program; /* NULL: the installed one */
     const char *carrier_user;    /* "": no change of user */
     unsigned phase_timeout_s;    /* a client that lives may take so long between two phases */

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "migrate/choice.h"
+#include "migrate/direct.h"
 #include "migrate/facts.h"
 #include "migrate/postcopy.h"
 #include "migrate/service.h"
@@ -271,6 +272,18 @@ vz_migration *vz_source_find(vz_domain *domain, const vz_cookie *cookie, GError 
     return NULL;
 }
 
+/* Of the data port; where memory does not go there, the URI says nothing of it. */
+static bool take_address(const vz_source_destination *to, char **ret_host, uint16_t *ret_port,
+                         GError **err)
+{
+    if (!vz_uri_unix_path(to->uri))
+        return vz_uri_parse_data(to->uri, ret_host, ret_port, err);
+    *ret_host = g_strdup(to->cookie->address);
+    *ret_port = to->cookie->port;
+    return *ret_host || vz_fail(err, VZ_ERR_INVALID_ARG,
+                                "the destination's cookie does not say where its data port is");
+}
+
 /* Who the destination is: from Prepare's cookie and address. */
 static bool take_destination(vz_migration *m, const vz_source_destination *to, GError **err)
 {
@@ -283,7 +296,7 @@ static bool take_destination(vz_migration *m, const vz_source_destination *to, G
     uint16_t port = 0;
     if (!to->uri)
         return vz_fail(err, VZ_ERR_INVALID_ARG, "the destination gave no address");
-    if (!vz_uri_parse_data(to->uri, &host, &port, err))
+    if (!vz_direct_agree(m, cookie, to->uri, err) || !take_address(to, &host, &port, err))
         return false;
     m->peer_fingerprint = g_strdup(cookie->fingerprint);
     m->peer_name = g_strdup(cookie->host_name);

@@ -10,6 +10,7 @@
 #include "domain/table.h"
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
+#include "migrate/direct.h"
 #include "migrate/memory.h"
 #include "migrate/postcopy.h"
 #include "migrate/precheck.h"
@@ -88,7 +89,7 @@ static bool prove_disks(vz_migration *m, GError **err)
 static bool open_channel(vz_migration *m, GError **err)
 {
     vz_migration_publish(m, "connect");
-    return vz_migration_start_carrier(m, NULL, err);
+    return m->direct || vz_migration_start_carrier(m, NULL, err);
 }
 
 static void close_channel(vz_migration *m)
@@ -209,7 +210,7 @@ static void climb_downtime_ladder(vz_migration *m)
 bool vz_source_open_channels(vz_migration *m, GError **err)
 {
     int fd;
-    while ((fd = vz_stream_take(m->sockets)) >= 0) {
+    while (m->sockets && (fd = vz_stream_take(m->sockets)) >= 0) {
         vz_qemu *qemu = vz_migration_qemu(m, err);
         if (!qemu) {
             close(fd);
@@ -247,6 +248,15 @@ static bool await_channels(vz_migration *m, GError **err)
     return true;
 }
 
+static bool send_by_channels(vz_migration *m, vz_qemu *qemu, const vz_memory_limits *limits,
+                             GError **err)
+{
+    m->sockets = vz_stream_listen(qemu, vz_domain_inbox(m->domain), &m->memory_event, err);
+    return m->sockets &&
+           vz_memory_send(qemu, vz_stream_path(m->sockets), &m->stream, limits, err) &&
+           await_channels(m, err);
+}
+
 static bool start_stream(vz_migration *m, GError **err)
 {
     vz_qemu *qemu = vz_migration_qemu(m, err);
@@ -262,10 +272,8 @@ static bool start_stream(vz_migration *m, GError **err)
     vz_domain_set_postcopy_limit(m->domain, m->stream.postcopy_bytes_s); /* so it is shown */
     vz_memory_limits limits = {m->bandwidth_bytes_s, m->downtime_limit_ms};
     return qemu &&
-           (m->sockets = vz_stream_listen(qemu, vz_domain_inbox(m->domain), &m->memory_event,
-                                          err)) != NULL &&
-           vz_memory_send(qemu, vz_stream_path(m->sockets), &m->stream, &limits, err) &&
-           await_channels(m, err) &&
+           (m->direct ? vz_direct_send(m, qemu, &limits, err)
+                      : send_by_channels(m, qemu, &limits, err)) &&
            (!m->postcopy_wanted || vz_source_start_postcopy(m, qemu, err));
 }
 
@@ -340,6 +348,7 @@ static void stop_memory(vz_migration *m)
         vz_warn(m->id, "cancelling the stream: %s", err->message);
     if (m->downtime_limit_ms != 0)
         vz_domain_set_postcopy_limit(m->domain, m->postcopy_before_bytes_s);
+    vz_direct_undo(m);
     vz_source_resume_guest(m);
 }
 

@@ -15,6 +15,8 @@ const vz_stream vz_stream_plain = {
     .cache_bytes = VZ_CACHE_DEFAULT_BYTES,
     .throttle_initial_percent = VZ_STREAM_THROTTLE_INITIAL_DEFAULT,
     .throttle_increment_percent = VZ_STREAM_THROTTLE_INCREMENT_DEFAULT,
+    .tls_creds = "",
+    .tls_hostname = "",
 };
 
 /* one: by one connection only, so not by what needs multifd. */
@@ -45,9 +47,10 @@ vz_stream vz_stream_asked(const vz_options *options)
     vz_stream s = vz_stream_plain;
     s.postcopy = vz_options_has(options, VZ_OPTION_POSTCOPY);
     s.postcopy_bytes_s = vz_options_number(options, VZ_OPTION_BANDWIDTH_POSTCOPY, 0);
-    /* QEMU does no post-copy with multifd. */
-    bool one = s.postcopy || vz_options_has(options, VZ_OPTION_TUNNELLED);
+    /* QEMU does no post-copy with multifd; a tunnel is one, and who joins sockets may join one. */
     bool parallel = vz_options_has(options, VZ_OPTION_PARALLEL);
+    bool one = !parallel && (s.postcopy || vz_options_has(options, VZ_OPTION_TUNNELLED) ||
+                             vz_options_has(options, VZ_OPTION_URI_UNIX));
     s.free_channels = !one && !parallel;
     s.free_compress = !one && !vz_options_has(options, VZ_OPTION_NO_COMPRESSED) &&
                       !vz_options_has(options, VZ_OPTION_ZEROCOPY);
@@ -60,6 +63,7 @@ vz_stream vz_stream_asked(const vz_options *options)
         options, VZ_OPTION_AUTO_CONVERGE_INITIAL, s.throttle_initial_percent);
     s.throttle_increment_percent = (unsigned)vz_options_number(
         options, VZ_OPTION_AUTO_CONVERGE_INCREMENT, s.throttle_increment_percent);
+    s.zerocopy = vz_options_has(options, VZ_OPTION_ZEROCOPY);
     s.switchover_bytes_s = vz_options_number(options, VZ_OPTION_BANDWIDTH_AVAIL_SWITCHOVER, 0);
     return s;
 }

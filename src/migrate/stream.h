@@ -44,6 +44,10 @@ typedef struct {
     unsigned throttle_increment_percent;
     uint64_t switchover_bytes_s; /* to reckon with at the end; 0: what was measured */
     uint64_t postcopy_bytes_s;   /* after the switch to post-copy; 0: no limit */
+    bool zerocopy;
+    /* each side's own, of a direct stream */
+    const char *tls_creds;    /* id of QEMU's credentials; "": not encrypted. Static */
+    const char *tls_hostname; /* source: to expect in the certificate, while the stream is begun */
 } vz_stream;
 
 /* One connection, nothing compressed, nothing tuned. */

@@ -5,23 +5,33 @@
 #include "migrate/uri.h"
 
 #include <string.h>
+#include <sys/un.h>
 
 #define PORT_MAX 65535
 
-static bool check_scheme(const char *uri, const char **ret_rest, GError **err)
+/* What follows "SCHEME:"; NULL: it has another scheme. */
+static const char *after_scheme(const char *uri, const char *scheme)
+{
+    size_t length = strlen(scheme);
+    return g_ascii_strncasecmp(uri, scheme, length) == 0 && uri[length] == ':' ? uri + length + 1
+                                                                               : NULL;
+}
+
+/* Why it is none that could be parsed. */
+static bool refuse_scheme(const char *uri, const char *known, GError **err)
 {
     const char *colon = strchr(uri, ':');
     size_t length = colon ? (size_t)(colon - uri) : 0;
+    if (strnlen(uri, VZ_URI_BYTES_MAX) == VZ_URI_BYTES_MAX)
+        return vz_fail(err, VZ_ERR_INVALID_ARG, "a migration URI has at most %d bytes",
+                       VZ_URI_BYTES_MAX - 1);
     if (length == 0 || strspn(uri, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                    "0123456789+-.") < length)
         return vz_fail(err, VZ_ERR_INVALID_ARG,
                        "missing scheme in migration URI: %s (tcp:HOST[:PORT] is expected)", uri);
-    if (length != strlen("tcp") || g_ascii_strncasecmp(uri, "tcp", length) != 0)
-        return vz_fail(err, VZ_ERR_ARGUMENT_UNSUPPORTED,
-                       "unsupported scheme %.*s in migration URI %s (tcp: is supported)",
-                       (int)length, uri, uri);
-    *ret_rest = colon + 1;
-    return true;
+    return vz_fail(err, VZ_ERR_ARGUMENT_UNSUPPORTED,
+                   "unsupported scheme %.*s in migration URI %s (%s is supported)", (int)length,
+                   uri, uri, known);
 }
 
 /* Splits HOST or [HOST] off; *ret_rest is what follows it. */
@@ -47,12 +57,9 @@ static char *take_host(const char *text, const char **ret_rest)
 
 bool vz_uri_parse_data(const char *uri, char **ret_host, uint16_t *ret_port, GError **err)
 {
-    const char *rest = NULL;
-    if (strnlen(uri, VZ_URI_BYTES_MAX) == VZ_URI_BYTES_MAX)
-        return vz_fail(err, VZ_ERR_INVALID_ARG, "a migration URI has at most %d bytes",
-                       VZ_URI_BYTES_MAX - 1);
-    if (!check_scheme(uri, &rest, err))
-        return false;
+    const char *rest = after_scheme(uri, "tcp");
+    if (!rest || strnlen(uri, VZ_URI_BYTES_MAX) == VZ_URI_BYTES_MAX)
+        return refuse_scheme(uri, "tcp:", err);
     if (g_str_has_prefix(rest, "//"))
         rest += 2;
 
@@ -82,4 +89,33 @@ char *vz_uri_format_data(const char *host, uint16_t port)
 {
     bool brackets = strchr(host, ':') != NULL;
     return g_strdup_printf("tcp:%s%s%s:%u", brackets ? "[" : "", host, brackets ? "]" : "", port);
+}
+
+const char *vz_uri_unix_path(const char *uri)
+{
+    const char *rest = after_scheme(uri, "unix");
+    return rest && g_str_has_prefix(rest, "//") ? rest + 2 : rest;
+}
+
+bool vz_uri_is_rdma(const char *uri)
+{
+    return after_scheme(uri, "rdma") != NULL;
+}
+
+bool vz_uri_check_migrate(const char *uri, GError **err)
+{
+    struct sockaddr_un address;
+    const char *path = vz_uri_unix_path(uri);
+    if (after_scheme(uri, "tcp"))
+        return vz_uri_parse_data(uri, NULL, NULL, err);
+    if (!path)
+        return vz_uri_is_rdma(uri) || refuse_scheme(uri, "tcp: or unix:", err);
+    if (*path != '/')
+        return vz_fail(err, VZ_ERR_INVALID_ARG,
+                       "migration URI %s has no absolute path (unix:///PATH is expected)", uri);
+    if (strlen(path) >= sizeof(address.sun_path))
+        return vz_fail(err, VZ_ERR_INVALID_ARG,
+                       "the path in migration URI %s has %zu bytes, and a socket's has at most %zu",
+                       uri, strlen(path), sizeof(address.sun_path) - 1);
+    return true;
 }

@@ -12,5 +12,12 @@
  * after the port; ARGUMENT_UNSUPPORTED (74): another scheme (facts 3.5). Either ret may be NULL. */
 bool vz_uri_parse_data(const char *uri, char **ret_host, uint16_t *ret_port, GError **err);
 
+/* A migrate_uri: the above, "unix:PATH" or "unix://PATH", PATH absolute and short enough for a
+ * socket (INVALID_ARG), or "rdma:HOST...", which is refused later, saying what is missing. */
+bool vz_uri_check_migrate(const char *uri, GError **err);
+/* Of one that was checked. The path is borrowed from it; NULL: it is no unix one. */
+const char *vz_uri_unix_path(const char *uri);
+bool vz_uri_is_rdma(const char *uri);
+
 /* The form that libvirt's clients and older daemons understand: "tcp:HOST:PORT". Caller frees. */
 char *vz_uri_format_data(const char *host, uint16_t port);

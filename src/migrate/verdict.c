@@ -2,6 +2,7 @@
 #include "migrate/verdict.h"
 
 #include "base/log.h"
+#include "base/units.h"
 #include "migrate/destination.h"
 #include "migrate/service.h"
 #include "migrate/whereabouts.h"
@@ -204,6 +205,7 @@ json_t *vz_verdict_reply_probe(const vz_asked *asked, GError **err)
     vz_migration *m = record_of(asked, err);
     if (!m)
         return NULL;
+    g_atomic_int_set(&m->probed_s, (gint)(vz_now_us() / VZ_USEC_PER_SEC));
     /* Durable before the answer: a source that was never answered cannot have released. */
     g_autofree char *probed = vz_journal_get(m->journal, VZ_NOTE_PROBED);
     if (!probed &&

@@ -366,7 +366,7 @@ class VzTest(unittest.TestCase):
         self.assertEqual(self.complete("migrate", "--undef"), ["--undefinesource"])
         self.assertEqual(self.complete("-c", "x", "list", "--ina"), ["--inactive"])
         self.assertEqual(self.complete("help", "ab"), ["abort"])
-        self.assertNotIn("--zerocopy", self.complete("migrate", "--z"))  # refused anyway
+        self.assertNotIn("--rdma-pin-all", self.complete("migrate", "--rd"))  # refused anyway
         self.assertEqual(self.complete("check", "--undef"), ["--undefinesource"])
         self.assertEqual(self.complete("capabilities", "--mig"), ["--migration"])
         self.assertEqual(self.complete("migrate", "g"), ["g1", r"g\$\(touch\ pwned\)"])

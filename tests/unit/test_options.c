@@ -51,14 +51,17 @@ static void put(vz_options *options, vz_option_id id)
         vz_options_set_flag(options, id, true);
         return;
     }
-    if (row->type == VZ_ROW_CHOICE)
+    if (id == VZ_OPTION_URI_UNIX) /* there is one URI, and it may have been put already */
+        ok = vz_options_has(options, VZ_OPTION_URI) ||
+             vz_options_put_text(options, row->param, "unix:///run/x", &err);
+    else if (row->type == VZ_ROW_CHOICE)
         ok = vz_options_put_text(options, row->param, row->name, &err);
     else if (row->unit == VZ_UNIT_CHOICE)
         ok = true; /* there is none without one of its values */
     else if (row->wire_type == VZ_TPARAM_STRING)
         ok = vz_options_put_text(options, id, sample(id), &err);
     else
-        ok = vz_options_put_number(options, id, MIN(row->max, 7), &err);
+        ok = vz_options_put_number(options, id, row->wire_type == VZ_TPARAM_BOOLEAN ? 1 : 7, &err);
     g_assert_no_error(err);
     g_assert_true(ok);
 }
@@ -405,7 +408,10 @@ static const wire_case wire_cases[] = {
     {0, {S("destination_name", "../x")}, 1, 8, "'/'"},
     {0, {S("destination_name", "a\nb")}, 1, 8, "control characters"},
     {0, {S("migrate_uri", "hostb")}, 1, 8, "missing scheme"},
-    {0, {S("migrate_uri", "rdma://hostb")}, 1, 74, "unsupported scheme rdma"},
+    {0, {S("migrate_uri", "http://hostb")}, 1, 74, "unsupported scheme http"},
+    {0, {S("migrate_uri", "unix:run/x")}, 1, 8, "no absolute path"},
+    {0, {S("migrate_uri", "unix:///run/x")}, 1, NOT_REFUSED, NULL},
+    {0, {I("vz.direct_stream", 1)}, 1, 8, "expected 'boolean'"},
     {0, {S("disks_uri", "unix:///run/disks")}, 1, 74, "unsupported scheme unix"},
     {0, {S("disks_uri", "tcp://[::]:16515")}, 1, NOT_REFUSED, NULL},
 };
@@ -670,6 +676,33 @@ static void test_uri(void)
     g_assert_cmpstr(v6, ==, "tcp:[::1]:2");
 }
 
+static void test_migrate_uri(void)
+{
+    g_autofree char *long_path = g_strnfill(108, 'x');
+    *long_path = '/';
+    g_autofree char *too_long = g_strconcat("unix://", long_path, NULL);
+    long_path[107] = '\0';
+    g_autofree char *longest = g_strconcat("unix:", long_path, NULL);
+    const struct {
+        const char *uri, *path;
+        int code;
+    } migrate_uris[] = {
+        {"tcp:hostb:1", NULL, 0}, {"unix:/run/x", "/run/x", 0}, {"UNIX:///run/x", "/run/x", 0},
+        {"rdma:hostb", NULL, 0},  {"unix:", NULL, 8},           {"unix://hostb/x", NULL, 8},
+        {"unix:run/x", NULL, 8},  {too_long, NULL, 8},          {longest, long_path, 0},
+        {"http:hostb", NULL, 74}, {"hostb", NULL, 8},           {"tcp:", NULL, 8},
+    };
+    for (size_t i = 0; i < G_N_ELEMENTS(migrate_uris); i++) {
+        g_autoptr(GError) err = NULL;
+        bool ok = vz_uri_check_migrate(migrate_uris[i].uri, &err);
+        g_assert_cmpint(ok ? 0 : err->code, ==, migrate_uris[i].code);
+        if (ok)
+            g_assert_cmpstr(vz_uri_unix_path(migrate_uris[i].uri), ==, migrate_uris[i].path);
+    }
+    g_assert_true(vz_uri_is_rdma("rdma://hostb"));
+    g_assert_false(vz_uri_is_rdma("tcp:rdma"));
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -688,5 +721,6 @@ int main(int argc, char **argv)
     g_test_add_func("/options/virsh-words", test_virsh_words);
     g_test_add_func("/options/word-errors", test_word_errors);
     g_test_add_func("/options/uri", test_uri);
+    g_test_add_func("/options/migrate-uri", test_migrate_uri);
     return g_test_run();
 }
