@@ -100,7 +100,8 @@ static void offer_disks(checking *c)
         vz_def one = *c->def; /* borrows all of it, but has one disk */
         one.disks = &c->def->disks[i];
         one.n_disks = 1;
-        if (vz_identify_offer(&one, host, &offer, &err))
+        if (vz_identify_offer(&one, host, vz_options_has(c->request->options, VZ_OPTION_UNSAFE),
+                              &offer, &err))
             json_array_extend(c->offers, offer);
         else
             vz_findings_refuse_error(c->findings[VZ_CHECK_SOURCE], "disks", err, VZ_REMEDY_DISKS);
@@ -190,14 +191,20 @@ static void look_at_way(checking *c)
     }
     vz_precheck_way way = {.host = c->data_host,
                            .port = c->data_port,
+                           .tunnel = vz_options_has(c->request->options, VZ_OPTION_TUNNELLED)
+                                         ? c->request->dconnuri
+                                         : NULL,
                            .keys = c->keys,
                            .peer_fingerprint = c->theirs.fingerprint,
                            .peer_incarnation = c->theirs.incarnation,
                            .disks_offered = c->offers,
                            .disks_answered = c->theirs.disks};
     memcpy(way.job, c->job, VZ_UUID_BYTES);
-    const vz_precheck_subject subject = {
-        .service = c->request->service, .domain = c->request->domain, .def = c->def, .way = &way};
+    const vz_precheck_subject subject = {.service = c->request->service,
+                                         .domain = c->request->domain,
+                                         .def = c->def,
+                                         .options = c->request->options,
+                                         .way = &way};
     vz_precheck_run(vz_prechecks_way, &subject, c->findings[VZ_CHECK_WAY]);
 }
 

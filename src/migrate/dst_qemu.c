@@ -41,8 +41,12 @@ static void unmark_arriving(vz_migration *m)
 
 static bool answer_disks(vz_migration *m, GError **err)
 {
-    bool answered = vz_identify_answer(m->def, m->disks_offered, &m->disks_answered, err);
-    if (!answered)
+    bool answered =
+        vz_identify_answer(m->def, m->disks_offered, vz_options_has(m->options, VZ_OPTION_UNSAFE),
+                           &m->disks_answered, err);
+    if (answered)
+        vz_precheck_tell_unproved(m);
+    else
         vz_precheck_help(err, VZ_REMEDY_DISKS);
     return answered;
 }

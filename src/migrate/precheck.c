@@ -1,7 +1,9 @@
 /* precheck.c - see precheck.h: what both sides have in common. */
 #include "migrate/precheck.h"
 
+#include "base/log.h"
 #include "migrate/capabilities.h"
+#include "storage/identify.h"
 
 void vz_precheck_run(const vz_precheck *table, const vz_precheck_subject *subject,
                      GPtrArray *findings)
@@ -22,6 +24,20 @@ void vz_precheck_options(const vz_precheck_subject *s, const char *name, GPtrArr
             row->name, vz_qemu_caps_emulator(s->here.caps), version, s->here.host_name, row->qemu);
         vz_findings_refuse(findings, name, VZ_ERR_ARGUMENT_UNSUPPORTED, text,
                            "leave that option out, or install a later QEMU there");
+    }
+}
+
+void vz_precheck_tell_unproved(vz_migration *m)
+{
+    size_t i;
+    json_t *answer;
+    json_array_foreach(m->disks_answered, i, answer)
+    {
+        g_autofree char *warning = vz_identify_warning(answer);
+        if (!warning)
+            continue;
+        vz_warn(m->id, "%s", warning);
+        vz_domain_add_message(m->domain, "%s", warning);
     }
 }
 

@@ -22,8 +22,10 @@ static void choose_compression(vz_stream *s, const vz_options *options)
     bool named = vz_options_has(options, VZ_OPTION_COMPRESSION);
     if (!named && !vz_options_has(options, VZ_OPTION_COMPRESSED))
         return;
-    if (vz_options_has(options, VZ_OPTION_COMPRESSION_XBZRLE) || (!named && s->postcopy)) {
-        s->compress = VZ_COMPRESS_XBZRLE; /* QEMU does no post-copy with multifd */
+    /* QEMU does no post-copy with multifd, and a tunnel is one connection for memory. */
+    bool single = s->postcopy || vz_options_has(options, VZ_OPTION_TUNNELLED);
+    if (vz_options_has(options, VZ_OPTION_COMPRESSION_XBZRLE) || (!named && single)) {
+        s->compress = VZ_COMPRESS_XBZRLE;
         s->cache_bytes =
             vz_options_number(options, VZ_OPTION_COMPRESSION_XBZRLE_CACHE, s->cache_bytes);
         return;
