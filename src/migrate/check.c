@@ -263,7 +263,7 @@ static bool seen_back(const checking *c, const char *target)
     json_array_foreach(c->theirs.disks, i, answer)
     {
         if (g_strcmp0(json_string_value(json_object_get(answer, "target")), target) == 0)
-            return true;
+            return !json_object_get(answer, "unproved");
     }
     return false;
 }
