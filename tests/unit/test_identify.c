@@ -184,7 +184,6 @@ static void test_hostile_offers(void)
     g_assert_cmpuint(notes_in("shared"), ==, 0);
 }
 
-
 static vz_def *def_at(const char *path)
 {
     vz_def *def = def_with("shared", "disk.img");
