@@ -180,6 +180,11 @@ static bool ask_destination(checking *c, GError **err)
            read_answer(c, ret.value, err);
 }
 
+static bool is_tunnelled(const checking *c)
+{
+    return vz_options_has(c->request->options, VZ_OPTION_TUNNELLED);
+}
+
 static void look_at_way(checking *c)
 {
     g_autoptr(GError) err = NULL;
@@ -191,9 +196,7 @@ static void look_at_way(checking *c)
     }
     vz_precheck_way way = {.host = c->data_host,
                            .port = c->data_port,
-                           .tunnel = vz_options_has(c->request->options, VZ_OPTION_TUNNELLED)
-                                         ? c->request->dconnuri
-                                         : NULL,
+                           .tunnel = is_tunnelled(c) ? c->request->dconnuri : NULL,
                            .keys = c->keys,
                            .peer_fingerprint = c->theirs.fingerprint,
                            .peer_incarnation = c->theirs.incarnation,
@@ -290,7 +293,8 @@ static json_t *hosts_of(const checking *c, json_t **ret_to)
     if (c->theirs.host_name)
         json_object_set_new(*ret_to, "host", json_string(c->theirs.host_name));
     if (c->data_host) {
-        g_autofree char *data = vz_uri_format_data(c->data_host, c->data_port);
+        g_autofree char *data = is_tunnelled(c) ? g_strdup(c->request->dconnuri)
+                                                : vz_uri_format_data(c->data_host, c->data_port);
         json_object_set_new(*ret_to, "data", json_string(data));
     }
     if (c->qemu_there)

@@ -157,6 +157,7 @@ class Way(TunnelTest):
         with guest.unharmed():
             plan = here.run("vz", "check", guest.name, there.address, "--tunnelled", check=False)
             self.assertEqual(plan.returncode, 0, plan.stdout + plan.stderr)
+            self.assertRegex(plan.stdout, r"data port +vz\+tcp://%s/system\n" % there.address)
             here.out("vz", "migrate", guest.name, there.address, "--tunnelled", "--compressed",
                      timeout=MIGRATE_TIMEOUT_S)
             guest.expect_on(there)
@@ -166,6 +167,7 @@ class Way(TunnelTest):
         with guest.unharmed():
             self.refused("--tunnelled", *MOVE, error="cannot perform tunnelled migration without using peer2peer")
 
+    @tap.long
     def test_where_it_is(self):
         """A host that has moved its guest away asks before it starts the definition that it kept."""
         here, there = self.where()
@@ -190,6 +192,7 @@ class Cuts(TunnelTest):
             here.out("ss", "-K", "state", "established", "src", fattest, "dport", "=", ":%d" % DAEMON_PORT)
             self.failed(process, here, there)
 
+    @tap.long
     def test_link(self):
         """A short cut is survived, a long one ends the move."""
         with guest.unharmed(beats=False):
@@ -203,6 +206,7 @@ class Cuts(TunnelTest):
             self.assertEqual(process.returncode, 0, out + err)
             guest.expect_on(there)
 
+    @tap.long
     def test_daemon_of_the_source(self):
         with guest.unharmed():
             here, there, process = self.begin()
@@ -211,6 +215,7 @@ class Cuts(TunnelTest):
             here.daemon("start")
             self.failed(process, here, there)
 
+    @tap.long
     def test_daemon_of_the_destination(self):
         with guest.unharmed():
             here, there, process = self.begin()
@@ -241,15 +246,18 @@ class Crashes(TunnelTest):
         states = sorted(str(guest.state(host)) for host in scene.lab.hosts)
         return states in (["None", "running"], ["running", "shut off"])
 
+    @tap.long
     def test_source_before_the_release(self):
         self.one("source", "release", "before")
 
     def test_source_after_the_release(self):
         self.one("source", "release", "after")
 
+    @tap.long
     def test_source_after_the_verdict(self):
         self.one("source", "hand-over", "after")
 
+    @tap.long
     def test_destination_before_the_commit(self):
         self.one("destination", "commit", "before")
 

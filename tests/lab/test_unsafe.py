@@ -5,6 +5,7 @@ One guest for each kind of disk; each test leaves its guest where it began.
 """
 
 import os
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -38,14 +39,20 @@ def setUpModule():
 
 
 class UnsafeTest(MovingTest):
+    DISK = "/unproved/disk.img"
+    AFTER_GUEST = False  # whose Python makes a file of its disk
+
     def setUp(self):
-        """A guest with a disk at /unproved/disk.img, running on hosta."""
+        """A guest with that disk, running on hosta."""
         self.image = scene.a.path("/shared/unproved/disk.img")
         self.image.parent.mkdir(exist_ok=True)
         self.image.write_bytes(b"")
-        self.put_disk()
-        self.guest = scene.guest("unproved", "vz.dirty=2", disk="/unproved/disk.img")
+        if not self.AFTER_GUEST:
+            self.put_disk()
+        self.guest = scene.guest("unproved", "vz.dirty=2", disk=self.DISK)
         self.addCleanup(scene.guests.remove, self.guest)
+        if self.AFTER_GUEST:
+            self.put_disk()
         super().setUp()
         self.addCleanup(self.end_guest)
         self.guest.start(scene.a)
@@ -98,6 +105,7 @@ class NothingCanBeWritten(UnsafeTest):
             self.moves(lambda here, there, way=way: virsh(
                 here, "migrate", "--unsafe", *way, *MOVE, self.guest.name, scene.uri(there)))
 
+    @tap.long
     def test_by_vz(self):
         here, there = self.where()
         done = here.run("vz", "check", self.guest.name, there.address, "--unsafe", check=False)
@@ -136,6 +144,45 @@ class OnlyTheSourceCanWrite(UnsafeTest):
         self.assertEqual(left, [])
 
 
+class BlockDevice(UnsafeTest):
+    """Of which notes tell nothing: here it is one device, as both hosts see it."""
+
+    DISK = "/dev/unproved"
+    AFTER_GUEST = True
+
+    def put_disk(self):
+        with open(self.image, "wb") as file:
+            file.truncate(16 << 20)
+        self.device = subprocess.run(["losetup", "--find", "--show", self.image], check=True,
+                                     stdout=subprocess.PIPE, text=True).stdout.strip()
+        self.addCleanup(subprocess.run, ["losetup", "--detach", self.device], check=True)
+        for host in scene.lab.hosts:
+            self.node(host, self.device)
+
+    def node(self, host, device):
+        numbers = os.stat(device).st_rdev
+        host.out("sh", "-c", "rm -f %s && mknod %s b %d %d" % (
+            self.DISK, self.DISK, os.major(numbers), os.minor(numbers)))
+        self.addCleanup(host.run, "rm", "-f", self.DISK)
+
+    @tap.long
+    def test_word_and_size(self):
+        with self.guest.unharmed():
+            self.refused(*MOVE, error="is unproved: it is a block device")
+        self.moves(lambda here, there: virsh(here, "migrate", "--unsafe", *MOVE, self.guest.name,
+                                             scene.uri(there)))
+        here, there = self.where()
+        larger = self.image.with_name("larger.img")
+        with open(larger, "wb") as file:
+            file.truncate(32 << 20)
+        device = subprocess.run(["losetup", "--find", "--show", larger], check=True,
+                                stdout=subprocess.PIPE, text=True).stdout.strip()
+        self.addCleanup(subprocess.run, ["losetup", "--detach", device], check=True)
+        self.node(there, device)
+        with self.guest.unharmed():
+            self.refused("--unsafe", *MOVE, error="is a different one")
+
+
 class NotShared(UnsafeTest):
     """A directory of each host's own, in which notes can be written."""
 
@@ -145,6 +192,7 @@ class NotShared(UnsafeTest):
                      "truncate -s 16M /unproved/disk.img")
             self.addCleanup(host.run, "umount", "/unproved")
 
+    @tap.long
     def test_nobodys_word_helps(self):
         here, _ = self.where()
         with self.guest.unharmed():
