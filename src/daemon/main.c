@@ -10,6 +10,7 @@
 #include "daemon/identity.h"
 #include "daemon/recover.h"
 #include "driver/qemu/driver.h"
+#include "driver/qemu/userfault.h"
 #include "driver/life.h"
 #include "migrate/service.h"
 #include "migrate/whereabouts.h"
@@ -132,6 +133,7 @@ static bool set_up_host(vz_host *host, const vz_config *config, GError **err)
     host->hostname = g_strdup(name);
     host->emulator = *config->emulator ? config->emulator : vz_qemu_default_emulator();
     vz_driver_qemu_setup(qemu_host_of(config));
+    vz_userfault_setup(config->run_dir);
     vz_lease_host lease = {.name = host->hostname, .fencing = config->fencing};
     memcpy(lease.uuid, host->uuid, VZ_UUID_BYTES);
     vz_lease_setup(&lease);
@@ -282,6 +284,7 @@ static bool run(const vz_config *config, GError **err)
         vz_driver_qemu_end_unborn(host->store);
         ok = set_up_migration(host, config, err) && listen_unix(server, config, err) &&
              listen_tcp(server, config, err);
+        vz_userfault_forbid(); /* whoever needs it was found again */
     }
     if (ok) {
         if (config->autostart)

@@ -5,6 +5,7 @@
 #include "domain/table.h"
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
+#include "driver/qemu/userfault.h"
 #include "migrate/memory.h"
 #include "migrate/postcopy.h"
 #include "migrate/service.h"
@@ -358,6 +359,7 @@ void vz_destination_recover(vz_migration *m)
         return;
     }
     if (domain) {
+        m->has_userfault = m->stream.postcopy && vz_userfault_keep();
         vz_domain_post(domain, VZ_TASK_NORMAL, recover, vz_migration_ref(m),
                        (GDestroyNotify)vz_migration_unref);
         return;

@@ -31,6 +31,12 @@ bool vz_source_look(vz_migration *m, vz_memory_status *ret_status, const char *p
 /* Of src_qemu.c: gives each connection that QEMU has made a channel of its own. */
 bool vz_source_open_channels(vz_migration *m, GError **err);
 
+/* Of src_qemu.c: its downtime begins now, if it has not yet; says so. */
+void vz_source_set_paused(vz_migration *m);
+
+/* Of a stream that flows: pauses the guest and lets QEMU switch. Where it fails the guest goes on.
+ */
+bool vz_source_start_postcopy(vz_migration *m, vz_qemu *qemu, GError **err);
 /* QEMU says that it has switched: so notes it. Idempotent. false: this is another status. */
 bool vz_source_note_switch(vz_migration *m, vz_memory_status status);
 /* Before the destination is asked: waits for a QEMU that may still go either way. false: it still

@@ -50,7 +50,6 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    vz_check_side side;
     void (*run)(const vz_precheck_subject *subject, const char *name, GPtrArray *findings);
 } vz_precheck;
 

@@ -282,20 +282,20 @@ static void check_disks(const vz_precheck_subject *s, const char *name, GPtrArra
 }
 
 const vz_precheck vz_prechecks_destination[] = {
-    {"same-host", VZ_CHECK_DESTINATION, check_same_host},
-    {"definition", VZ_CHECK_DESTINATION, check_definition},
-    {"clash", VZ_CHECK_DESTINATION, check_clash},
-    {"emulator", VZ_CHECK_DESTINATION, check_emulator},
-    {"options", VZ_CHECK_DESTINATION, vz_precheck_options},
-    {"qemu-version", VZ_CHECK_DESTINATION, check_qemu_version},
-    {"machine", VZ_CHECK_DESTINATION, check_machine},
-    {"accelerator", VZ_CHECK_DESTINATION, check_accelerator},
-    {"cpu", VZ_CHECK_DESTINATION, check_cpu},
-    {"network", VZ_CHECK_DESTINATION, check_network},
-    {"memory", VZ_CHECK_DESTINATION, check_memory},
-    {"clock", VZ_CHECK_DESTINATION, check_clock},
-    {"disks", VZ_CHECK_DESTINATION, check_disks},
-    {NULL, VZ_CHECK_DESTINATION, NULL},
+    {"same-host", check_same_host},
+    {"definition", check_definition},
+    {"clash", check_clash},
+    {"emulator", check_emulator},
+    {"options", vz_precheck_options},
+    {"qemu-version", check_qemu_version},
+    {"machine", check_machine},
+    {"accelerator", check_accelerator},
+    {"cpu", check_cpu},
+    {"network", check_network},
+    {"memory", check_memory},
+    {"clock", check_clock},
+    {"disks", check_disks},
+    {NULL, NULL},
 };
 
 /* --- who looks --- */

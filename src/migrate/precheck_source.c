@@ -89,11 +89,11 @@ static void check_block_jobs(const vz_precheck_subject *s, const char *name, GPt
 }
 
 const vz_precheck vz_prechecks_source[] = {
-    {"state", VZ_CHECK_SOURCE, check_state},
-    {"options", VZ_CHECK_SOURCE, vz_precheck_options},
-    {"devices", VZ_CHECK_SOURCE, check_devices},
-    {"block-jobs", VZ_CHECK_SOURCE, check_block_jobs},
-    {NULL, VZ_CHECK_SOURCE, NULL},
+    {"state", check_state},
+    {"options", vz_precheck_options},
+    {"devices", check_devices},
+    {"block-jobs", check_block_jobs},
+    {NULL, NULL},
 };
 
 void vz_precheck_look_at_guest(vz_migrate *service, vz_domain *domain, const vz_options *options,
@@ -171,7 +171,7 @@ static void check_data_port(const vz_precheck_subject *s, const char *name, GPtr
 }
 
 const vz_precheck vz_prechecks_way[] = {
-    {"disks-seen-back", VZ_CHECK_WAY, check_disks_seen_back},
-    {"data-port", VZ_CHECK_WAY, check_data_port},
-    {NULL, VZ_CHECK_WAY, NULL},
+    {"disks-seen-back", check_disks_seen_back},
+    {"data-port", check_data_port},
+    {NULL, NULL},
 };

@@ -24,6 +24,23 @@
 
 /* --- the switch --- */
 
+/* QEMU puts the guest back into the state that it stopped it in when it takes the end of the stream
+ * for a failure (10.0), and by then it runs on the destination. A guest that is paused before stays
+ * so. */
+bool vz_source_start_postcopy(vz_migration *m, vz_qemu *qemu, GError **err)
+{
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
+    if (snapshot->state != VZ_STATE_RUNNING)
+        return vz_memory_start_postcopy(vz_qemu_qmp(qemu), err);
+    if (!vz_qemu_stop(qemu, err))
+        return false;
+    vz_source_set_paused(m);
+    if (vz_memory_start_postcopy(vz_qemu_qmp(qemu), err))
+        return true;
+    vz_source_resume_guest(m);
+    return false;
+}
+
 bool vz_source_op_start_postcopy(vz_domain *domain, void *job, GError **err)
 {
     vz_migration *m = job;
@@ -36,7 +53,7 @@ bool vz_source_op_start_postcopy(vz_domain *domain, void *job, GError **err)
     if (m->postcopy_wanted)
         return true;
     /* Before the stream begins the step tells QEMU. */
-    if (m->downtime_limit_ms != 0 && qemu && !vz_memory_start_postcopy(vz_qemu_qmp(qemu), err))
+    if (m->downtime_limit_ms != 0 && qemu && !vz_source_start_postcopy(m, qemu, err))
         return false;
     m->postcopy_wanted = true;
     return true;
@@ -207,19 +224,12 @@ static void serve(vz_migration *m, watch *w, vz_memory_status status)
     break_crippled(m, &w->whole_us);
 }
 
-/* QEMU took the end of the connection for a failure, and may have started the guest again, which is
- * the destination's. All may have come all the same. */
+/* QEMU took the end of the connection for a failure. All may have come all the same. */
 static bool has_failed(vz_migration *m, vz_memory_status status, bool *ret_over, GError **err)
 {
     unsigned first;
     g_autoptr(GError) why = NULL;
-    vz_qemu *qemu = status == VZ_MEMORY_FAILED ? vz_migration_qemu(m, &why) : NULL;
-    if (!qemu)
-        return false;
-    if (!vz_qemu_stop(qemu, &why))
-        vz_error(m->id, "%s", why->message);
-    g_clear_error(&why);
-    if (!ask_to_listen(m, &first, ret_over, &why) || !*ret_over)
+    if (status != VZ_MEMORY_FAILED || !ask_to_listen(m, &first, ret_over, &why) || !*ret_over)
         return false;
     g_clear_error(err);
     return true;

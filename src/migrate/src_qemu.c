@@ -157,10 +157,10 @@ static bool prove_ask(vz_migration *m, GError **err)
     return false;
 }
 
-static void set_paused(vz_migration *m, int64_t when_us)
+void vz_source_set_paused(vz_migration *m)
 {
     if (m->paused_at_us == 0)
-        m->paused_at_us = when_us;
+        m->paused_at_us = vz_now_us();
     vz_life_changed(m->domain, VZ_STATE_PAUSED, VZ_PAUSED_MIGRATION, VZ_EVENT_SUSPENDED,
                     VZ_SUSPENDED_MIGRATED);
 }
@@ -172,7 +172,7 @@ static bool pause_guest(vz_migration *m, GError **err)
     vz_qemu *qemu = vz_migration_qemu(m, err);
     if (!qemu || !vz_qemu_stop(qemu, err))
         return false;
-    set_paused(m, vz_now_us());
+    vz_source_set_paused(m);
     return true;
 }
 
@@ -273,7 +273,7 @@ static bool start_stream(vz_migration *m, GError **err)
                                           err)) != NULL &&
            vz_memory_send(qemu, vz_stream_path(m->sockets), &m->stream, &limits, err) &&
            await_channels(m, err) &&
-           (!m->postcopy_wanted || vz_memory_start_postcopy(vz_qemu_qmp(qemu), err));
+           (!m->postcopy_wanted || vz_source_start_postcopy(m, qemu, err));
 }
 
 static bool probe_again(vz_migration *m, int64_t *next_probe_us, GError **err)
@@ -316,7 +316,7 @@ static bool copy_memory(vz_migration *m, GError **err)
             return vz_migration_fail_aborted(m, err);
     }
     if (m->was_running && !(m->saga.facts & VZ_FACT_COMA))
-        set_paused(m, vz_now_us());
+        vz_source_set_paused(m);
     return vz_source_await_postcopy_channels(m, err);
 }
 

@@ -17,7 +17,7 @@ import xml.etree.ElementTree
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import tap  # noqa: E402
-from scene import VZ, Scene, eventually, scene_virsh  # noqa: E402
+from scene import VZ, Scene, eventually, for_module, scene_virsh  # noqa: E402
 
 CHECK_TIMEOUT_S = 120
 MOVES, WOULD_NOT = 0, 5
@@ -50,18 +50,9 @@ print(json.dumps([command(name, arguments) for name, arguments in json.loads(sys
 
 def setUpModule():
     global scene, worker
-    scene = Scene("check")
-    scene.__enter__()
-    try:
+    with for_module(Scene("check")) as scene:
         worker = scene.guest("worker", "vz.dirty=4", disk=True)
         worker.start(scene.a)
-    except BaseException:
-        scene.__exit__()
-        raise
-
-
-def tearDownModule():
-    scene.__exit__()
 
 
 def qmp(host, guest, *commands):

@@ -13,7 +13,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import tap  # noqa: E402
-from scene import VZ, Scene, eventually  # noqa: E402
+from scene import VZ, Scene, eventually, for_module  # noqa: E402
 
 RATE = "100mbit"  # some 12 MiB/s, of which post-copy of the guest takes ten seconds
 DIRTY_MIB_S = 40
@@ -26,18 +26,9 @@ worker = None
 
 def setUpModule():
     global scene, worker
-    scene = Scene("postcopy")
-    scene.__enter__()
-    try:
+    with for_module(Scene("postcopy")) as scene:
         worker = scene.guest("worker", "vz.mem=128 vz.dirty=%d" % DIRTY_MIB_S, disk=True, memory_mib=256)
         worker.start(scene.a)
-    except BaseException:
-        scene.__exit__()
-        raise
-
-
-def tearDownModule():
-    scene.__exit__()
 
 
 def virsh(host, *words, check=True, **more):
@@ -106,14 +97,18 @@ class PostCopy(unittest.TestCase):
         self.assertEqual(process.returncode, 0, out + err)
         worker.expect_on(self.there)
         eventually("all has come", lambda: state(self.there) == "running (migrated)", 30)
-        self.assertEqual(self.there.path("/dev/userfaultfd").stat().st_mode & 0o777, 0o600)
+        self.expect_closed()
 
+    def expect_closed(self):
+        """QEMU's user was let in for this, and is not any more."""
+        self.assertEqual(self.there.path("/dev/userfaultfd").stat().st_mode & 0o777, 0o600)
 
     def expect_end(self):
         """Of a move whose client may have gone."""
         eventually("all has come", lambda: state(self.there) == "running (migrated)", LONG_S)
         eventually("the source's copy has ended", lambda: worker.state(self.here) is None, 60)
         worker.expect_on(self.there)
+        self.expect_closed()
 
 
 class Moves(PostCopy):
@@ -128,7 +123,6 @@ class Moves(PostCopy):
                        lambda: int(numbers(self.here).get("Postcopy requests", 0)), 30)
             self.assertNotEqual(virsh(self.here, "domjobabort", worker.name, check=False).returncode, 0)
             self.succeed(process)
-
 
     def test_after_precopy(self):
         """virsh waits for the first iteration's event and switches then."""

@@ -23,7 +23,7 @@
 #define DOMAIN "9a268302-4a59-54c4-aff2-11ef9c537906"
 #define JOB_1  "/57364267-8ca8-449a-bfff-8e7efa4d9556"
 
-static const char *const sets[] = {"1", "2"};
+static const char *const sets[] = {"1", "2", "3"};
 
 static char *directory; /* of this program's own files */
 
@@ -109,6 +109,13 @@ static const struct {
      {VZ_RECORD_PREPARED, VZ_RECORD_LOADED, VZ_RECORD_COMMITTED, VZ_RECORD_START_ATTEMPTED},
      "peer-name",
      "hosta"},
+    {"3", "moved.out", {VZ_RECORD_RELEASED, VZ_RECORD_ENDED}, "facts", "14"},
+    {"3", "offline.out", {VZ_RECORD_RELEASED, VZ_RECORD_ENDED}, "facts", "42"},
+    {"3",
+     "offline.in",
+     {VZ_RECORD_PREPARED, VZ_RECORD_LOADED, VZ_RECORD_COMMITTED, VZ_RECORD_STARTED},
+     "facts",
+     "42"},
 };
 
 static vz_journal *load(const char *name, const char *text, gssize bytes)

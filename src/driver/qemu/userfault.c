@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/posix_acl.h>
 #include <linux/posix_acl_xattr.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/stat.h>
@@ -20,6 +21,8 @@
 #define ACL_XATTR   "system.posix_acl_access"
 #define SYSCTL      "/proc/sys/vm/unprivileged_userfaultfd"
 #define SYSCTL_MAX  16
+#define RECORD_MAX  16
+#define RECORD_MODE 0600
 #define MODE_MASK   07777
 #define GROUP_SHIFT 3
 #define OWNER_SHIFT 6
@@ -29,6 +32,7 @@ static GMutex lock;
 static unsigned users; /* of our entry */
 static bool entered;   /* the entry is there */
 static mode_t mode_before;
+static char *record; /* of mode_before, for the next daemon, while the entry is there */
 
 /* This thread is QEMU for a moment, as far as files go. */
 static bool opens_for(uid_t uid, gid_t gid)
@@ -75,6 +79,12 @@ static bool enter(uid_t uid, mode_t mode, GError **err)
                          "'; a udev rule that gives it to QEMU's group would help");
 }
 
+static bool note(GError **err)
+{
+    g_autofree char *text = g_strdup_printf("%o\n", (unsigned)mode_before);
+    return vz_file_write_durable(record, text, strlen(text), RECORD_MODE, err);
+}
+
 static bool give(uid_t uid, gid_t gid, GError **err)
 {
     struct stat node;
@@ -92,10 +102,12 @@ static bool give(uid_t uid, gid_t gid, GError **err)
                        "post-copy needs userfaultfd, and the access list of '" NODE
                        "' does not let QEMU's user in: `setfacl -m u:%u:rw " NODE "` would",
                        (unsigned)uid);
+    mode_before = node.st_mode & MODE_MASK;
+    if (!note(err))
+        return false;
+    entered = true;
     if (!enter(uid, node.st_mode, err))
         return false;
-    mode_before = node.st_mode & MODE_MASK;
-    entered = true;
     return opens_for(uid, gid) ||
            vz_fail(err, VZ_ERR_ARGUMENT_UNSUPPORTED,
                    "post-copy needs userfaultfd, and QEMU's user cannot open '" NODE "'");
@@ -103,11 +115,34 @@ static bool give(uid_t uid, gid_t gid, GError **err)
 
 static void take_back(void)
 {
+    g_autoptr(GError) err = NULL;
     if (!entered || users > 0)
         return;
-    if (removexattr(NODE, ACL_XATTR) < 0 || chmod(NODE, mode_before) < 0)
-        vz_warn(NULL, "QEMU's user keeps its access to '" NODE "': %s", g_strerror(errno));
     entered = false;
+    if ((removexattr(NODE, ACL_XATTR) < 0 && errno != ENODATA) || chmod(NODE, mode_before) < 0)
+        vz_warn(NULL, "QEMU's user keeps its access to '" NODE "': %s", g_strerror(errno));
+    else if (!vz_file_remove_durable(record, &err))
+        vz_warn(NULL, "%s", err->message);
+}
+
+void vz_userfault_setup(const char *run_dir)
+{
+    g_autofree char *text = NULL;
+    g_autoptr(GError) none = NULL;
+    char *end;
+    record = g_build_filename(run_dir, "userfaultfd", NULL);
+    users = 1;
+    if (!vz_file_read(record, RECORD_MAX, &text, NULL, &none))
+        return;
+    mode_before = (mode_t)strtoul(text, &end, 8) & MODE_MASK;
+    entered = end != text;
+}
+
+bool vz_userfault_keep(void)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&lock);
+    users += entered;
+    return entered;
 }
 
 bool vz_userfault_allow(uid_t uid, gid_t gid, GError **err)
