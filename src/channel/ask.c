@@ -72,8 +72,8 @@ bool vz_ask(const vz_ask_request *request, GBytes *question, GBytes **ret_answer
     if (g_bytes_get_size(question) > VZ_ASK_MAX_BYTES)
         return vz_fail(err, VZ_ERR_INVALID_ARG, "a question of %zu bytes is above %zu",
                        g_bytes_get_size(question), VZ_ASK_MAX_BYTES);
-    vz_dial_request dial = {request->host, request->port, request->bind_address, request->inbox,
-                            request->deadline_us};
+    vz_dial_request dial = {request->host,  request->port,        request->bind_address,
+                            request->inbox, request->deadline_us, request->way};
     vz_autofd fd = vz_dial(&dial, err);
     if (fd < 0)
         return false;

@@ -25,6 +25,7 @@ typedef struct {
     const char *peer_fingerprint;
     vz_inbox *inbox; /* of the calling thread, served meanwhile; NULL: just blocks */
     int64_t deadline_us;
+    vz_dial_way way;
     bool *ret_unknown; /* NULL, or set: the peer hung up before TLS, as one does that has no such
                           job. Nobody has proved who said so. */
 } vz_ask_request;

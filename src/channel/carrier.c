@@ -383,8 +383,8 @@ bool vz_carrier_connect(vz_carrier *carrier, const vz_carrier_connect_request *r
     G_GNUC_UNUSED vz_autofd local_fd = request->take_local_fd;
     if (!check_unused(carrier, request->purpose, request->index, err))
         return false;
-    vz_dial_request dial = {request->host, request->port, request->bind_address, carrier->inbox,
-                            request->deadline_us};
+    vz_dial_request dial = {request->host,  request->port,        request->bind_address,
+                            carrier->inbox, request->deadline_us, request->way};
     vz_autofd tcp_fd = vz_dial(&dial, err);
     if (tcp_fd < 0)
         return false;

@@ -21,6 +21,7 @@
  * All functions: the thread that owns the inbox, unless said. */
 #pragma once
 
+#include "channel/dial.h"
 #include "channel/keys.h"
 #include "channel/preface.h"
 
@@ -116,6 +117,7 @@ typedef struct {
                         it is found dead as its end closes, the channel fails instead of ending
                         cleanly */
     int64_t deadline_us;
+    vz_dial_way way;
 } vz_carrier_connect_request;
 
 /* Connects to the data port of the other host and returns when the peer has accepted the channel;

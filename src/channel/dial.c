@@ -145,6 +145,8 @@ int vz_dial(const vz_dial_request *request, GError **err)
 {
     endpoint addresses[ADDRESSES_MAX];
     size_t n = 1;
+    if (request->way.dial)
+        return request->way.dial(request, err);
     if (strlen(request->host) >= HOST_NAME_BYTES || request->host[0] == '-' ||
         request->host[0] == '\0' || request->port == 0) {
         vz_fail(err, VZ_ERR_INVALID_ARG, "'%.64s' port %u is not an address to connect to",
@@ -186,7 +188,7 @@ void vz_dial_peer_address(int fd, char ret_text[VZ_ADDRESS_TEXT_BYTES])
     struct sockaddr_storage address;
     socklen_t bytes = sizeof(address);
     ret_text[0] = '\0';
-    if (getpeername(fd, (struct sockaddr *)&address, &bytes) < 0 ||
+    if (getpeername(fd, (struct sockaddr *)&address, &bytes) < 0 || address.ss_family == AF_UNIX ||
         getnameinfo((const struct sockaddr *)&address, bytes, ret_text, VZ_ADDRESS_TEXT_BYTES, NULL,
                     0, NI_NUMERICHOST) != 0)
         ret_text[0] = '\0';

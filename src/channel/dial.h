@@ -1,7 +1,8 @@
 /* dial.h - a TCP connection to another host, with a deadline and with errors that say what to do.
  *
  * Numeric addresses are used as they are; a name is resolved by a helper process, so that a hung
- * resolver can hold up the caller only until the deadline. */
+ * resolver can hold up the caller only until the deadline. A peer whose port cannot be reached may
+ * be reached by another way, which its caller names. */
 #pragma once
 
 #include "base/error.h"
@@ -22,13 +23,23 @@
 
 #define VZ_ADDRESS_TEXT_BYTES 64 /* a numeric address with its scope */
 
+typedef struct vz_dial_request vz_dial_request;
+
+/* Another way to the peer's port than a TCP connection to it. All zero: there is none. */
 typedef struct {
+    /* As vz_dial; what it returns is a stream socket, of whatever family. */
+    int (*dial)(const vz_dial_request *request, GError **err);
+    const char *uri; /* for dial */
+} vz_dial_way;
+
+struct vz_dial_request {
     const char *host; /* a name, or a numeric IPv4 or IPv6 address (scope allowed) */
     uint16_t port;
     const char *bind_address; /* NULL, or the numeric local address to connect from */
     vz_inbox *inbox;          /* of the calling thread: what it serves goes on; NULL: just blocks */
     int64_t deadline_us;
-} vz_dial_request;
+    vz_dial_way way;
+};
 
 /* Connects; tries each address of a name in turn. Returns a non-blocking socket with the options
  * above set, or -1 with: SYSTEM_ERROR (refused, unreachable, no such name), OPERATION_TIMEOUT,
@@ -39,5 +50,6 @@ int vz_dial(const vz_dial_request *request, GError **err);
  * connection works without. */
 void vz_dial_set_options(int fd);
 
-/* The numeric address of a connected socket's peer, IPv4 as such; "" where it is not known. */
+/* The numeric address of a connected socket's peer, IPv4 as such; "" where it is not known, or has
+ * none. */
 void vz_dial_peer_address(int fd, char ret_text[VZ_ADDRESS_TEXT_BYTES]);

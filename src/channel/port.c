@@ -116,7 +116,7 @@ static GSource *attach(vz_port *port, GSource *source, GSourceFunc fn, void *dat
     return source;
 }
 
-static void welcome(vz_port *port, int take_fd)
+void vz_port_take(vz_port *port, int take_fd)
 {
     if (port->callers.length >= VZ_PORT_HALF_OPEN_MAX)
         caller_free(g_queue_peek_head(&port->callers));
@@ -146,7 +146,7 @@ static gboolean on_connection(G_GNUC_UNUSED int fd, G_GNUC_UNUSED GIOCondition c
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         int fresh = accept4(port->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fresh >= 0) {
-            welcome(port, fresh);
+            vz_port_take(port, fresh);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
             source_clear(&port->readable);
             port->pause =

@@ -33,6 +33,9 @@ vz_port *vz_port_new(const vz_port_options *options, GError **err);
 void vz_port_free(vz_port *port);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(vz_port, vz_port_free)
 
+/* Loop thread. A connection that came by another way than the listener; always consumed. */
+void vz_port_take(vz_port *port, int take_fd);
+
 /* The port number it listens on. Any thread. */
 uint16_t vz_port_number(const vz_port *port);
 

@@ -117,7 +117,8 @@ static void offer_disks(checking *c)
         vz_def one = *c->def; /* borrows all of it, but has one disk */
         one.disks = &c->def->disks[i];
         one.n_disks = 1;
-        if (vz_identify_offer(&one, host, &offer, &err))
+        if (vz_identify_offer(&one, host, vz_options_has(c->request->options, VZ_OPTION_UNSAFE),
+                              &offer, &err))
             json_array_extend(c->offers, offer);
         else
             vz_findings_refuse_error(c->findings[VZ_CHECK_SOURCE], "disks", err, VZ_REMEDY_DISKS);
@@ -210,6 +211,11 @@ static bool ask_destination(checking *c, GError **err)
            read_answer(c, ret.value, err);
 }
 
+static bool is_tunnelled(const checking *c)
+{
+    return vz_options_has(c->request->options, VZ_OPTION_TUNNELLED);
+}
+
 static void look_at_way(checking *c)
 {
     g_autoptr(GError) err = NULL;
@@ -221,14 +227,18 @@ static void look_at_way(checking *c)
     }
     vz_precheck_way way = {.host = c->data_host,
                            .port = c->data_port,
+                           .tunnel = is_tunnelled(c) ? c->request->dconnuri : NULL,
                            .keys = c->keys,
                            .peer_fingerprint = c->theirs.fingerprint,
                            .peer_incarnation = c->theirs.incarnation,
                            .disks_offered = c->offers,
                            .disks_answered = c->theirs.disks};
     memcpy(way.job, c->job, VZ_UUID_BYTES);
-    const vz_precheck_subject subject = {
-        .service = c->request->service, .domain = c->request->domain, .def = c->def, .way = &way};
+    const vz_precheck_subject subject = {.service = c->request->service,
+                                         .domain = c->request->domain,
+                                         .def = c->def,
+                                         .options = c->request->options,
+                                         .way = &way};
     vz_precheck_run(vz_prechecks_way, &subject, c->findings[VZ_CHECK_WAY]);
 }
 
@@ -313,7 +323,7 @@ static bool seen_back(const checking *c, const char *target)
     json_array_foreach(c->theirs.disks, i, answer)
     {
         if (g_strcmp0(json_string_value(json_object_get(answer, "target")), target) == 0)
-            return true;
+            return !json_object_get(answer, "unproved");
     }
     return false;
 }
@@ -340,7 +350,8 @@ static json_t *hosts_of(const checking *c, json_t **ret_to)
     if (c->theirs.host_name)
         json_object_set_new(*ret_to, "host", json_string(c->theirs.host_name));
     if (c->data_host) {
-        g_autofree char *data = vz_uri_format_data(c->data_host, c->data_port);
+        g_autofree char *data = is_tunnelled(c) ? g_strdup(c->request->dconnuri)
+                                                : vz_uri_format_data(c->data_host, c->data_port);
         json_object_set_new(*ret_to, "data", json_string(data));
     }
     if (c->qemu_there)

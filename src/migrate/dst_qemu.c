@@ -42,7 +42,9 @@ static void unmark_arriving(vz_migration *m)
 
 static bool answer_disks(vz_migration *m, GError **err)
 {
-    bool answered = vz_identify_answer(m->def, m->disks_offered, &m->disks_answered, err);
+    bool answered =
+        vz_identify_answer(m->def, m->disks_offered, vz_options_has(m->options, VZ_OPTION_UNSAFE),
+                           &m->disks_answered, err);
     if (!answered)
         vz_precheck_help(err, VZ_REMEDY_DISKS);
     return answered;
@@ -127,6 +129,7 @@ static bool await_leases(vz_migration *m, GError **err)
 
 static bool record_prepared(vz_migration *m, GError **err)
 {
+    vz_precheck_tell_unproved(m); /* not before: what is started begins without messages */
     return vz_journal_advance(m->journal, VZ_RECORD_PREPARED, err);
 }
 

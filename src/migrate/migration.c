@@ -69,6 +69,7 @@ void vz_migration_unref(vz_migration *migration)
     g_free(migration->release);
     g_free(migration->abort_reason);
     g_free(migration->peer_host);
+    g_free(migration->tunnel);
     g_free(migration->incarnation);
     g_free(migration->config_xml);
     g_free(migration->client_address);
@@ -114,6 +115,7 @@ static void load_peer(vz_migration *m)
     m->peer_name = vz_journal_get(m->journal, VZ_NOTE_PEER_NAME);
     m->peer_host = vz_journal_get(m->journal, VZ_NOTE_PEER_HOST);
     m->incarnation = vz_journal_get(m->journal, VZ_NOTE_INCARNATION);
+    m->tunnel = vz_journal_get(m->journal, VZ_NOTE_TUNNEL);
     m->peer_port = port ? (uint16_t)g_ascii_strtoull(port, NULL, 10) : 0;
     if (uuid && !vz_uuid_parse(uuid, m->peer_uuid)) /* none: a record of version 1 */
         memset(m->peer_uuid, 0, VZ_UUID_BYTES);
@@ -219,6 +221,7 @@ bool vz_migration_note_peer(vz_migration *m, GError **err)
            vz_migration_note(m, VZ_NOTE_PEER_FINGERPRINT, m->peer_fingerprint, err) &&
            (!m->peer_host || vz_migration_note(m, VZ_NOTE_PEER_HOST, m->peer_host, err)) &&
            vz_migration_note(m, VZ_NOTE_PEER_PORT, port, err) &&
+           (!m->tunnel || vz_migration_note(m, VZ_NOTE_TUNNEL, m->tunnel, err)) &&
            (!m->incarnation || vz_migration_note(m, VZ_NOTE_INCARNATION, m->incarnation, err));
 }
 

@@ -48,6 +48,7 @@ enum {
 #define VZ_NOTE_PEER_UUID        "peer-uuid"
 #define VZ_NOTE_PEER_HOST        "peer-host"
 #define VZ_NOTE_PEER_PORT        "peer-port"
+#define VZ_NOTE_TUNNEL           "tunnel"      /* source: the URI of the destination's daemon */
 #define VZ_NOTE_SWITCHED         "switched"    /* to post-copy: there is no way back */
 #define VZ_NOTE_HELD             "held"        /* post-copy is paused until a user resumes it */
 #define VZ_NOTE_SOCKET           "socket"      /* destination: direct.h, to be removed */
@@ -82,6 +83,7 @@ struct vz_migration {
     uint8_t peer_uuid[VZ_UUID_BYTES];
     char *peer_host; /* of its data port; NULL on a destination that was not told */
     uint16_t peer_port;
+    char *tunnel;          /* source: the daemon that its data port is reached through; or NULL */
     uint16_t asked_port;   /* source: another one, that the caller wants data to go by; 0: none */
     char *incarnation;     /* of its records; NULL: not known */
     json_t *disks_offered; /* identify.h */

@@ -68,10 +68,6 @@ bool vz_options_apply_word(vz_options *options, const vz_option_word *word, cons
         vz_options_set_flag(options, word->option, word->on);
         return true;
     }
-    if (boolean) {
-        vz_options_set_number(options, word->option, 1);
-        return true;
-    }
     if (!value)
         return vz_fail(err, VZ_ERR_INVALID_ARG, "--%s needs a value: %s", word->word,
                        vz_option_value_name(word->option));

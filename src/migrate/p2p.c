@@ -136,6 +136,8 @@ static bool travel(journey *j, const char *dconnuri, const vz_options *options, 
         return false;
     }
     const char *asked = vz_options_text(options, VZ_OPTION_URI);
+    if (vz_options_has(options, VZ_OPTION_TUNNELLED))
+        j->migration->tunnel = g_strdup(dconnuri);
     vz_source_destination to = {.cookie = &cookie,
                                 .uri = prepared.uri_out ? prepared.uri_out : asked};
     g_autofree char *perform_cookie = NULL;

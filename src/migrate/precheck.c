@@ -1,8 +1,10 @@
 /* precheck.c - see precheck.h: what both sides have in common. */
 #include "migrate/precheck.h"
 
+#include "base/log.h"
 #include "migrate/capabilities.h"
 #include "migrate/uri.h"
+#include "storage/identify.h"
 
 #define RDMA_DEVICES "/sys/class/infiniband"
 
@@ -61,6 +63,20 @@ void vz_precheck_direct(const vz_precheck_subject *s, const char *name, GPtrArra
                            "Explicit destination hostname is required for TLS migration over UNIX "
                            "socket",
                            "name it with --tls-destination, or leave --tls out");
+}
+
+void vz_precheck_tell_unproved(vz_migration *m)
+{
+    size_t i;
+    json_t *answer;
+    json_array_foreach(m->disks_answered, i, answer)
+    {
+        g_autofree char *warning = vz_identify_warning(answer);
+        if (!warning)
+            continue;
+        vz_warn(m->id, "%s", warning);
+        vz_domain_add_message(m->domain, "%s", warning);
+    }
 }
 
 void vz_precheck_help(GError **err, const char *remedy)

@@ -25,8 +25,9 @@ typedef struct {
     const vz_channel_keys *keys;
     const char *peer_fingerprint;
     const char *peer_incarnation;
+    const char *tunnel; /* the daemon that it is reached through; NULL: none */
     const json_t *disks_offered;
-    const json_t *disks_answered; /* by all that were proved there */
+    json_t *disks_answered; /* by all that were proved there */
 } vz_precheck_way;
 
 /* What the checks look at. Borrowed; what a side does not have is NULL. */
@@ -97,5 +98,9 @@ void vz_precheck_explain(const vz_precheck_arrival *arrival, GError **err);
     "let TCP through to that port, data_port in the destination's virtvzd.conf; if it is "         \
     "reached by another address or port, name that: migrate_address there, or --migrateuri "       \
     "tcp:HOST:PORT"
+#define VZ_REMEDY_TUNNEL                                                                           \
+    "see that virtvzd there is of this version, and answers at that address again and again"
+/* Each disk that is only taken for shared: in the log, and in the domain's messages. Actor. */
+void vz_precheck_tell_unproved(vz_migration *migration);
 /* "TEXT" becomes "TEXT (REMEDY)". */
 void vz_precheck_help(GError **err, const char *remedy);

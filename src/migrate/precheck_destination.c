@@ -236,7 +236,8 @@ static void check_clock(const vz_precheck_subject *s, const char *name, GPtrArra
     vz_findings_warn(findings, name, text, "set both by NTP (chrony, systemd-timesyncd)");
 }
 
-static bool prove_disk(const vz_precheck_subject *s, json_t *offer, GError **err)
+static bool prove_disk(const vz_precheck_subject *s, json_t *offer, GPtrArray *findings,
+                       GError **err)
 {
     size_t i;
     json_t *answer;
@@ -249,9 +250,13 @@ static bool prove_disk(const vz_precheck_subject *s, json_t *offer, GError **err
         def.disks = &s->def->disks[i];
         def.n_disks = g_strcmp0(def.disks->target, target) == 0;
     }
-    bool proved = vz_identify_answer(&def, one, &answers, err);
+    bool proved =
+        vz_identify_answer(&def, one, vz_options_has(s->options, VZ_OPTION_UNSAFE), &answers, err);
     json_array_foreach(answers, i, answer)
     {
+        g_autofree char *warning = vz_identify_warning(answer);
+        if (warning)
+            vz_findings_warn(findings, "disks", warning, VZ_REMEDY_DISKS);
         if (s->disks_answered)
             json_array_append(s->disks_answered, answer);
     }
@@ -271,7 +276,7 @@ static void check_disks(const vz_precheck_subject *s, const char *name, GPtrArra
     json_array_foreach((json_t *)(uintptr_t)s->cookie->disks, i, offer)
     {
         g_autoptr(GError) err = NULL;
-        if (i < VZ_IDENTIFY_DISKS_MAX && !prove_disk(s, offer, &err))
+        if (i < VZ_IDENTIFY_DISKS_MAX && !prove_disk(s, offer, findings, &err))
             vz_findings_refuse_error(findings, name, err, VZ_REMEDY_DISKS);
     }
 }

@@ -5,6 +5,7 @@
 #include "driver/qemu/driver.h"
 #include "migrate/question.h"
 #include "migrate/service.h"
+#include "migrate/tunnel.h"
 #include "storage/identify.h"
 
 #include <string.h>
@@ -146,7 +147,8 @@ static void check_disks_seen_back(const vz_precheck_subject *s, const char *name
             continue;
         g_autoptr(GError) err = NULL;
         json_t *one = json_pack("[O]", offer);
-        if (!vz_identify_confirm(one, s->way->disks_answered, &err))
+        if (!vz_identify_confirm(one, s->way->disks_answered,
+                                 vz_options_has(s->options, VZ_OPTION_UNSAFE), &err))
             vz_findings_refuse_error(findings, name, err, VZ_REMEDY_DISKS);
         json_decref(one);
     }
@@ -158,13 +160,15 @@ static void check_data_port(const vz_precheck_subject *s, const char *name, GPtr
     const vz_precheck_way *way = s->way;
     vz_ask_request request = {.host = way->host,
                               .port = way->port,
+                              .way = vz_tunnel_way(way->tunnel),
                               .keys = way->keys,
                               .peer_fingerprint = way->peer_fingerprint,
                               .inbox = vz_domain_inbox(s->domain),
                               .deadline_us = vz_now_us() + VZ_QUESTION_DEADLINE_US};
     memcpy(request.job, way->job, VZ_UUID_BYTES);
     if (!vz_question_hello(&request, way->peer_incarnation, &err))
-        vz_findings_refuse_error(findings, name, err, VZ_REMEDY_PORT);
+        vz_findings_refuse_error(findings, name, err,
+                                 way->tunnel ? VZ_REMEDY_TUNNEL : VZ_REMEDY_PORT);
 }
 
 const vz_precheck vz_prechecks_way[] = {

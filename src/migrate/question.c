@@ -4,6 +4,7 @@
 #include "migrate/offline.h"
 #include "migrate/postcopy.h"
 #include "migrate/service.h"
+#include "migrate/tunnel.h"
 #include "migrate/verdict.h"
 #include "migrate/visit.h"
 #include "migrate/whereabouts.h"
@@ -36,6 +37,7 @@ json_t *vz_question_of_job(vz_migration *m, json_t *take_object, int64_t patienc
     bool unknown = false;
     vz_ask_request request = {.host = m->peer_host,
                               .port = m->peer_port,
+                              .way = vz_tunnel_way(m->tunnel),
                               .ret_unknown = &unknown,
                               .keys = m->keys,
                               .peer_fingerprint = m->peer_fingerprint,
@@ -58,6 +60,7 @@ json_t *vz_question_of_trail(const vz_trail *trail, json_t *take_object, vz_inbo
     }
     vz_ask_request request = {.host = trail->peer_host,
                               .port = trail->peer_port,
+                              .way = vz_tunnel_way(trail->tunnel),
                               .keys = trail->keys,
                               .peer_fingerprint = trail->peer_fingerprint,
                               .inbox = inbox,

@@ -17,6 +17,7 @@
 #include "migrate/service.h"
 #include "migrate/stream_sockets.h"
 #include "migrate/trail.h"
+#include "migrate/tunnel.h"
 #include "migrate/verdict.h"
 #include "migrate/whereabouts.h"
 #include "storage/identify.h"
@@ -54,7 +55,8 @@ static bool offer_disks(vz_migration *m, GError **err)
 {
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
     if (!vz_identify_offer(vz_migration_subject(m, snapshot),
-                           vz_migrate_settings(m->service)->host_name, &m->disks_offered, err))
+                           vz_migrate_settings(m->service)->host_name,
+                           vz_options_has(m->options, VZ_OPTION_UNSAFE), &m->disks_offered, err))
         return false;
     char *text = json_dumps(m->disks_offered, JSON_COMPACT);
     bool noted = vz_migration_note(m, "disks-offered", text, err);
@@ -79,9 +81,12 @@ static bool meet_destination(vz_migration *m, GError **err)
 
 static bool prove_disks(vz_migration *m, GError **err)
 {
-    bool proved = vz_identify_confirm(m->disks_offered, m->disks_answered, err);
+    bool proved = vz_identify_confirm(m->disks_offered, m->disks_answered,
+                                      vz_options_has(m->options, VZ_OPTION_UNSAFE), err);
     vz_identify_remove(NULL, m->disks_offered);
-    if (!proved)
+    if (proved)
+        vz_precheck_tell_unproved(m);
+    else
         vz_precheck_help(err, VZ_REMEDY_DISKS);
     return proved;
 }
@@ -130,6 +135,7 @@ static bool knock(const vz_migration *m, uint16_t port, GError **err)
 {
     const vz_dial_request request = {.host = m->peer_host,
                                      .port = port,
+                                     .way = vz_tunnel_way(m->tunnel),
                                      .inbox = vz_domain_inbox(m->domain),
                                      .deadline_us = vz_now_us() + VZ_QUESTION_DEADLINE_US};
     vz_autofd fd = vz_dial(&request, err);
@@ -148,7 +154,7 @@ static bool prove_ask(vz_migration *m, GError **err)
         vz_migration_note(m, VZ_NOTE_PROBED, "yes", err) &&
         (by_asked ? go_by_asked_port(m, err) : go_by_own_port(m, err)))
         return true;
-    vz_precheck_help(err, VZ_REMEDY_PORT);
+    vz_precheck_help(err, m->tunnel ? VZ_REMEDY_TUNNEL : VZ_REMEDY_PORT);
     return false;
 }
 
@@ -218,6 +224,7 @@ bool vz_source_open_channels(vz_migration *m, GError **err)
         }
         vz_carrier_connect_request request = {.host = m->peer_host,
                                               .port = m->peer_port,
+                                              .way = vz_tunnel_way(m->tunnel),
                                               .purpose = VZ_PURPOSE_MEMORY,
                                               .index = (uint16_t)m->n_channels,
                                               .take_local_fd = fd,

@@ -35,6 +35,7 @@ void vz_trail_free(vz_trail *trail)
         return;
     g_free(trail->peer_name);
     g_free(trail->peer_host);
+    g_free(trail->tunnel);
     g_free(trail->peer_fingerprint);
     g_free(trail->peer_incarnation);
     vz_channel_keys_free(trail->keys);
@@ -47,10 +48,10 @@ static char *format(const vz_trail *trail)
     vz_uuid_format(trail->peer_uuid, peer);
     vz_uuid_format(trail->domain, domain);
     json_t *object =
-        json_pack("{si ss ss ss ss* si ss ss*}", "version", TRAIL_VERSION, "domain", domain,
+        json_pack("{si ss ss ss ss* si ss* ss ss*}", "version", TRAIL_VERSION, "domain", domain,
                   "peer-uuid", peer, "peer-name", trail->peer_name, "peer-host", trail->peer_host,
-                  "peer-port", (int)trail->peer_port, "fingerprint", trail->peer_fingerprint,
-                  "incarnation", trail->peer_incarnation);
+                  "peer-port", (int)trail->peer_port, "tunnel", trail->tunnel, "fingerprint",
+                  trail->peer_fingerprint, "incarnation", trail->peer_incarnation);
     char *text = json_dumps(object, JSON_INDENT(1));
     json_decref(object);
     return text;
@@ -74,6 +75,7 @@ bool vz_trail_save(const vz_migration *m, GError **err)
     vz_trail trail = {.peer_name = m->peer_name,
                       .peer_host = m->peer_host,
                       .peer_port = m->peer_port,
+                      .tunnel = m->tunnel,
                       .peer_fingerprint = m->peer_fingerprint,
                       .peer_incarnation = m->incarnation};
     memcpy(trail.job, m->job, VZ_UUID_BYTES);
@@ -105,6 +107,7 @@ static bool parse(const json_t *object, vz_trail *trail)
     trail->peer_name = text_of(object, "peer-name");
     trail->peer_host = text_of(object, "peer-host");
     trail->peer_port = (uint16_t)json_integer_value(json_object_get(object, "peer-port"));
+    trail->tunnel = text_of(object, "tunnel");
     trail->peer_fingerprint = text_of(object, "fingerprint");
     trail->peer_incarnation = text_of(object, "incarnation");
     return domain && vz_uuid_parse(domain, trail->domain) && peer &&

@@ -26,6 +26,7 @@ typedef struct {
     char *peer_name;
     char *peer_host; /* of its data port; NULL: not known */
     uint16_t peer_port;
+    char *tunnel; /* as the job's; NULL: by the data port itself */
     char *peer_fingerprint;
     char *peer_incarnation; /* of its records; NULL: not known */
     vz_channel_keys *keys;  /* this side's */

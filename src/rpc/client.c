@@ -4,6 +4,7 @@
 
 #include "base/fd.h"
 #include "base/units.h"
+#include "rpc/client_stream.h"
 #include "rpc/connect.h"
 #include "rpc/keepalive.h"
 #include "rpc/packets.h"
@@ -45,6 +46,8 @@ struct vz_client {
     GHashTable *pending; /* serial -> vz_pending, owned until finished */
     int tick_fd;
     bool pings;
+    bool becomes_stream; /* what follows the next answer is not ours */
+    bool became_stream;
     vz_keepalive keepalive;
     vz_client_event_fn event_fn;
     void *event_data;
@@ -94,6 +97,7 @@ static void take_reply(vz_client *client, const vz_frame *frame, const uint8_t *
         return;
     pending->reply = g_memdup2(data, bytes);
     pending->reply_bytes = bytes;
+    client->became_stream = client->becomes_stream;
 }
 
 static const vz_event_kind *event_kind(int32_t procedure)
@@ -157,7 +161,7 @@ static bool take_packets(vz_client *client, GError **err)
             return false;
         if (data && !take_packet(client, data, bytes, err))
             return false;
-    } while (data && client->packets);
+    } while (data && client->packets && !client->became_stream);
     return true;
 }
 
@@ -193,6 +197,8 @@ static void on_socket(int fd, short revents, void *data)
     (void)fd;
     vz_client *client = data;
     g_autoptr(GError) err = NULL;
+    if (client->became_stream)
+        return;
     if ((revents & (POLLIN | POLLHUP | POLLERR)) && !take_packets(client, &err))
         lose(client, err->message);
     else if (revents & POLLOUT)
@@ -227,16 +233,21 @@ static void pending_free(void *data)
     g_free(pending);
 }
 
-static GByteArray *encode_call(uint32_t serial, const vz_procedure *procedure, const void *args,
-                               GError **err)
+static vz_frame frame_of(uint32_t serial, const vz_procedure *procedure, vz_packet_type type)
 {
-    const vz_frame frame = {
+    return (vz_frame){
         .program = vz_procedure_program((int32_t)procedure->number),
         .version = VZ_PROGRAM_VERSION,
         .procedure = (int32_t)procedure->number,
-        .type = VZ_PACKET_CALL,
+        .type = type,
         .serial = serial,
     };
+}
+
+static GByteArray *encode_call(uint32_t serial, const vz_procedure *procedure, const void *args,
+                               GError **err)
+{
+    const vz_frame frame = frame_of(serial, procedure, VZ_PACKET_CALL);
     g_autoptr(GByteArray) packet = g_byte_array_new();
     size_t payload = vz_frame_begin(packet, &frame);
     if (!vz_xdr_encode(procedure->args, args, packet, err) || !vz_frame_end(packet, payload, err))
@@ -338,6 +349,26 @@ bool vz_client_supports(vz_client *client, int32_t feature, const vz_client_wait
         return false;
     *ret_supported = ret.value != 0;
     return true;
+}
+
+int vz_client_fd(const vz_client *client)
+{
+    return client->packets ? vz_packets_fd(client->packets) : -1;
+}
+
+int vz_client_become_stream(vz_client *take_client, vz_proc proc, const void *args,
+                            const vz_client_wait *wait, GError **err)
+{
+    g_autoptr(vz_client) client = take_client;
+    client->becomes_stream = true;
+    vz_pending *pending = vz_client_start(client, proc, args, err);
+    if (!pending)
+        return -1;
+    const vz_frame frame = frame_of(pending->serial, pending->procedure, VZ_PACKET_STREAM);
+    if (!vz_client_finish(client, pending, NULL, wait, err) || !vz_client_alive(client, err))
+        return -1;
+    vz_inbox_unwatch(client->inbox, vz_packets_fd(client->packets));
+    return vz_client_stream_start(g_steal_pointer(&client->packets), &frame, err);
 }
 
 void vz_client_set_event_fn(vz_client *client, vz_client_event_fn fn, void *data)

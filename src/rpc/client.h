@@ -51,6 +51,17 @@ bool vz_pending_done(const vz_pending *pending);
 bool vz_client_finish(vz_client *client, vz_pending *take_pending, void *ret,
                       const vz_client_wait *wait, GError **err);
 
+/* The socket; -1: the connection is lost. Borrowed, to be tuned. */
+int vz_client_fd(const vz_client *client);
+
+/* The call opens a stream, and from its answer on the connection carries nothing else; the client
+ * is freed in every case. Returns a stream socket: what is written to it goes up the stream, what
+ * comes down is read from it. Its end finishes the stream; a connection that is cut, or a stream
+ * that the peer ends, ends it. Both ways at most a few MiB are on their way. A thread of its own
+ * pumps until then. -1 with vz_client_call's errors. */
+int vz_client_become_stream(vz_client *take_client, vz_proc proc, const void *args,
+                            const vz_client_wait *wait, GError **err);
+
 /* Is there a feature (VIR_DRV_FEATURE number)? */
 bool vz_client_supports(vz_client *client, int32_t feature, const vz_client_wait *wait,
                         bool *ret_supported, GError **err);

@@ -305,6 +305,13 @@ void vz_conn_call_done(vz_conn *conn)
     g_mutex_unlock(&conn->lock);
 }
 
+void vz_conn_wake(vz_conn *conn)
+{
+    g_mutex_lock(&conn->lock);
+    post_turn(conn);
+    g_mutex_unlock(&conn->lock);
+}
+
 size_t vz_conn_unsent(vz_conn *conn)
 {
     g_mutex_lock(&conn->lock);
@@ -350,7 +357,7 @@ static bool may_read(vz_conn *conn)
     g_mutex_lock(&conn->lock);
     bool may = conn->calls < conn->max_calls && conn->unsent_bytes < VZ_CONN_QUEUE_SOFT_BYTES;
     g_mutex_unlock(&conn->lock);
-    return may && !conn->closing;
+    return may && !conn->closing && !vz_stream_holds_back(conn);
 }
 
 static size_t message_limit(const vz_conn *conn)

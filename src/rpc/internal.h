@@ -24,10 +24,12 @@
 #define VZ_STREAM_QUEUE_SOFT_BYTES ((size_t)256 * 1024)
 /* A client that registered for events and does not read them is dropped at this. */
 #define VZ_CONN_QUEUE_EVENT_BYTES ((size_t)16 * 1024 * 1024)
-/* Console input that the guest does not take. */
+/* Input of a stream that its descriptor does not take: a console's guest, say. */
 #define VZ_STREAM_INPUT_BYTES ((size_t)1024 * 1024)
-#define VZ_STREAMS_PER_CONN   16
-#define VZ_EVENTS_PER_CONN    1024
+/* From here on a stream that holds back does so: one packet more still fits. */
+#define VZ_STREAM_INPUT_HOLD_BYTES (VZ_STREAM_INPUT_BYTES - VZ_FRAME_STREAM_MAX)
+#define VZ_STREAMS_PER_CONN        16
+#define VZ_EVENTS_PER_CONN         1024
 /* Messages that a peer may send before it has opened, and by the read-only socket: what the largest
  * argument there (a list of domains for statistics) needs. */
 #define VZ_MESSAGE_UNOPENED_BYTES ((size_t)64 * 1024)
@@ -110,6 +112,8 @@ void vz_conn_send(vz_conn *conn, GByteArray *take_packet);
 void vz_conn_send_event(vz_conn *conn, GByteArray *take_packet);
 /* Any thread: a call was answered, its place is free. */
 void vz_conn_call_done(vz_conn *conn);
+/* Any thread: what kept it from reading may be over. */
+void vz_conn_wake(vz_conn *conn);
 /* How much waits for the client. Any thread. */
 size_t vz_conn_unsent(vz_conn *conn);
 
@@ -189,6 +193,8 @@ void vz_stream_begin(vz_stream *take_stream, GByteArray *take_reply);
 /* Loop thread: a packet of type STREAM or STREAM_HOLE. Those of unknown streams are late: ignored.
  */
 void vz_stream_packet(vz_conn *conn, const vz_frame *frame, const uint8_t *payload, size_t bytes);
+/* Loop thread: a stream has so much input that no more may be read. */
+bool vz_stream_holds_back(const vz_conn *conn);
 /* Loop thread: the connection's queue got shorter. */
 void vz_stream_resume_all(vz_conn *conn);
 /* Loop thread: the connection died. */

@@ -123,11 +123,25 @@ static void send_packet(vz_stream *stream, vz_packet_status status, const void *
     vz_conn_send(stream->conn, packet);
 }
 
+static bool holds_back(const vz_stream *stream)
+{
+    return stream->request.holds_back && stream->input->len > VZ_STREAM_INPUT_HOLD_BYTES;
+}
+
+/* Input has gone; `held` is what holds_back said before. */
+static void let_go_on(vz_stream *stream, bool held)
+{
+    if (held && !holds_back(stream))
+        vz_conn_wake(stream->conn);
+}
+
 static void release_fd(vz_stream *stream)
 {
+    bool held = holds_back(stream);
     vz_loop_unwatch(&stream->watch);
     vz_fd_clear(&stream->fd);
     g_byte_array_set_size(stream->input, 0);
+    let_go_on(stream, held);
 }
 
 /* Takes it out of the connection and tells who opened it. The caller holds a reference. */
@@ -183,6 +197,7 @@ static bool pump_out(vz_stream *stream)
 
 static bool pump_in(vz_stream *stream)
 {
+    bool held = holds_back(stream);
     while (stream->input->len > 0) {
         ssize_t put = write(stream->fd, stream->input->data, stream->input->len);
         if (put < 0 && errno == EINTR)
@@ -190,6 +205,7 @@ static bool pump_in(vz_stream *stream)
         if (put < 0)
             return errno == EAGAIN;
         g_byte_array_remove_range(stream->input, 0, (guint)put);
+        let_go_on(stream, held);
     }
     return true;
 }
@@ -265,6 +281,8 @@ static void begin(void *data)
     }
     add_to_conn(stream);
     stream->state = RUNNING;
+    if (stream->request.tune)
+        stream->request.tune(vz_packets_fd(stream->conn->packets));
     vz_conn_send(stream->conn, g_steal_pointer(&b->reply));
     if (stream->aborted)
         end_with_error(stream, stream->aborted);
@@ -370,6 +388,19 @@ void vz_stream_packet(vz_conn *conn, const vz_frame *frame, const uint8_t *paylo
 }
 
 /* ---- the connection's side ---- */
+
+bool vz_stream_holds_back(const vz_conn *conn)
+{
+    GHashTableIter iter;
+    void *stream;
+    if (!conn->streams)
+        return false;
+    g_hash_table_iter_init(&iter, conn->streams);
+    while (g_hash_table_iter_next(&iter, NULL, &stream))
+        if (holds_back(stream))
+            return true;
+    return false;
+}
 
 void vz_stream_resume_all(vz_conn *conn)
 {

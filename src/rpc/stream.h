@@ -13,7 +13,12 @@
 typedef struct vz_stream vz_stream;
 
 typedef struct {
-    int take_fd;                /* made non-blocking; closed at the end of the stream */
+    int take_fd; /* made non-blocking; closed at the end of the stream */
+    /* What the descriptor has not taken holds up the whole connection, instead of ending the
+     * stream: for a client that sends more than a console's user types, on a connection of its own.
+     */
+    bool holds_back;
+    void (*tune)(int fd);       /* the connection's socket, as the stream begins; may be NULL */
     void (*on_end)(void *data); /* once, must not block; may be NULL. Loop thread (or, after the
                                    server was freed, that of the last reference) */
     void *data;

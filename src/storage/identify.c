@@ -54,35 +54,57 @@ static const vz_def_disk *find_disk(const vz_def *def, const char *target)
     return NULL;
 }
 
-static json_t *offer_disk(const vz_def_disk *disk, const char *host, GError **err)
+/* A disk that cannot be proved, for this reason. */
+static bool allow_unproved(const char *target, const char *path, const char *why, bool unsafe,
+                           GError **err)
 {
-    if (disk->type != VZ_DISK_TYPE_FILE) {
-        vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
-                "disk '%s' (%s) is a block device; this version proves sharing only for files",
-                disk->target, disk->path);
-        return NULL;
-    }
+    return unsafe || vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                             "disk '%s' (%s) is unproved: %s; --unsafe would move it on your word "
+                             "that both hosts see the same there",
+                             target, path, why);
+}
+
+static json_t *offer_unproved(const vz_def_disk *disk, const char *nonce, const char *why,
+                              GError **err)
+{
+    json_t *seen = probe("look", disk->path, nonce, NULL, err);
+    return seen ? json_pack("{ss ss ss ss so}", "target", disk->target, "path", disk->path, "nonce",
+                            nonce, "unproved", why, "image", seen)
+                : NULL;
+}
+
+static json_t *offer_disk(const vz_def_disk *disk, const char *host, bool unsafe, GError **err)
+{
     g_autofree char *nonce = random_hex();
     g_autofree char *secret = random_hex();
     g_autofree char *text =
         g_strdup_printf("virtvz of %s asks: is this storage shared? %s", host, secret);
-    json_t *seen = probe("offer", disk->path, nonce, text, err);
-    if (!seen) {
-        g_prefix_error(err, "disk '%s': ", disk->target);
+    g_autoptr(GError) why = NULL;
+    json_t *seen = NULL;
+    if (disk->type == VZ_DISK_TYPE_FILE)
+        seen = probe("offer", disk->path, nonce, text, &why);
+    else
+        vz_fail(&why, VZ_ERR_MIGRATE_UNSAFE,
+                "it is a block device, and this version proves sharing only for files");
+    if (seen)
+        return json_pack("{ss ss ss ss so}", "target", disk->target, "path", disk->path, "nonce",
+                         nonce, "text", text, "image", seen);
+    if (!allow_unproved(disk->target, disk->path, why->message, unsafe, err))
         return NULL;
-    }
-    json_t *offer = json_pack("{ss ss ss ss so}", "target", disk->target, "path", disk->path,
-                              "nonce", nonce, "text", text, "image", seen);
+    json_t *offer = offer_unproved(disk, nonce, why->message, err);
+    if (!offer)
+        g_prefix_error(err, "disk '%s': ", disk->target);
     return offer;
 }
 
-bool vz_identify_offer(const vz_def *def, const char *host, json_t **ret_offer, GError **err)
+bool vz_identify_offer(const vz_def *def, const char *host, bool unsafe, json_t **ret_offer,
+                       GError **err)
 {
     json_t *offers = json_array();
     for (size_t i = 0; i < def->n_disks; i++) {
         if (!def->disks[i].path)
             continue;
-        json_t *offer = offer_disk(&def->disks[i], host, err);
+        json_t *offer = offer_disk(&def->disks[i], host, unsafe, err);
         if (!offer) {
             vz_identify_remove(NULL, offers);
             json_decref(offers);
@@ -105,41 +127,57 @@ static char *describe(const json_t *image)
                            number_of(image, "size"), text);
 }
 
+/* Numbers of device nodes are each host's own. */
 static bool same_image(const json_t *theirs, const json_t *ours)
 {
-    return json_is_true(json_object_get(ours, "exists")) &&
-           number_of(theirs, "inode") == number_of(ours, "inode") &&
-           number_of(theirs, "size") == number_of(ours, "size") &&
-           (json_is_true(json_object_get(ours, "locked")) ||
-            number_of(theirs, "mtime_ns") == number_of(ours, "mtime_ns"));
+    bool regular = json_is_true(json_object_get(ours, "regular"));
+    if (!json_is_true(json_object_get(ours, "exists")) ||
+        regular != json_is_true(json_object_get(theirs, "regular")) ||
+        number_of(theirs, "size") != number_of(ours, "size"))
+        return false;
+    return !regular || (number_of(theirs, "inode") == number_of(ours, "inode") &&
+                        (json_is_true(json_object_get(ours, "locked")) ||
+                         number_of(theirs, "mtime_ns") == number_of(ours, "mtime_ns")));
 }
 
-/* The proof's verdict in words; true: shared. */
-static bool judge(const vz_def_disk *disk, const json_t *offer, const json_t *seen, GError **err)
+/* What the note says that the source put beside its image. One that cannot be looked at says
+ * nothing: the proof has failed for that already. */
+static bool judge_note(const vz_def_disk *disk, const json_t *offer, const json_t *seen,
+                       GError **err)
 {
-    const json_t *theirs = json_object_get(offer, "image");
+    const char *text = json_string_value(json_object_get(offer, "text"));
+    const json_t *note = json_object_get(seen, "note");
     g_autofree char *here = describe(seen);
-    g_autofree char *there = describe(theirs);
-    const char *note = json_string_value(json_object_get(seen, "note"));
-    if (!note)
+    g_autofree char *there = describe(json_object_get(offer, "image"));
+    if (!text || !note)
+        return true;
+    if (json_is_null(note))
         return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
                        "disk '%s' is not on shared storage: a note that the source put beside '%s' "
                        "does not show up beside '%s' on this host (there: %s; here: %s); this "
                        "version moves only guests whose disks both hosts share",
                        disk->target, text_of(offer, "path"), disk->path, there, here);
-    if (strcmp(note, text_of(offer, "text")) != 0)
-        return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
-                       "disk '%s': the note beside '%s' on this host is not the source's",
-                       disk->target, disk->path);
-    if (!same_image(theirs, seen))
-        return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
-                       "disk '%s': the directory of '%s' is shared, but the file there is a "
-                       "different one (source: %s; here: %s)",
-                       disk->target, disk->path, there, here);
-    return true;
+    return strcmp(json_string_value(note), text) == 0 ||
+           vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                   "disk '%s': the note beside '%s' on this host is not the source's", disk->target,
+                   disk->path);
 }
 
-static json_t *answer_disk(const vz_def *def, const json_t *offer, GError **err)
+static bool judge_image(const vz_def_disk *disk, const json_t *offer, const json_t *seen,
+                        GError **err)
+{
+    const json_t *theirs = json_object_get(offer, "image");
+    g_autofree char *here = describe(seen);
+    g_autofree char *there = describe(theirs);
+    bool shared = json_object_get(seen, "note") && json_object_get(offer, "text");
+    return same_image(theirs, seen) ||
+           vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                   "disk '%s': %s '%s' %s a different one (source: %s; here: %s)", disk->target,
+                   shared ? "the directory of" : "what is at", disk->path,
+                   shared ? "is shared, but the file there is" : "on this host is", there, here);
+}
+
+static json_t *answer_disk(const vz_def *def, const json_t *offer, bool unsafe, GError **err)
 {
     const vz_def_disk *disk = find_disk(def, text_of(offer, "target"));
     if (!disk || !disk->path) {
@@ -155,14 +193,25 @@ static json_t *answer_disk(const vz_def *def, const json_t *offer, GError **err)
     }
     g_autofree char *secret = random_hex();
     g_autofree char *text = g_strdup_printf("virtvz answers: it is shared. %s", secret);
-    json_t *seen = probe("answer", disk->path, nonce, text, err);
-    if (!seen) {
+    g_autoptr(GError) why = NULL;
+    const char *unproved = json_string_value(json_object_get(offer, "unproved"));
+    if (!unproved && !*text_of(offer, "text")) {
+        vz_fail(err, VZ_ERR_INVALID_ARG, "the source's cookie offers no proof of a disk");
+        return NULL;
+    }
+    json_t *seen = unproved ? NULL : probe("answer", disk->path, nonce, text, &why);
+    if (why)
+        unproved = why->message;
+    if (!seen && !(seen = probe("look", disk->path, nonce, NULL, err))) {
         g_prefix_error(err, "disk '%s': ", disk->target);
         return NULL;
     }
-    bool shared = judge(disk, offer, seen, err);
+    bool taken = judge_note(disk, offer, seen, err) && judge_image(disk, offer, seen, err) &&
+                 (!unproved || allow_unproved(disk->target, disk->path, unproved, unsafe, err));
     json_decref(seen);
-    return shared ? json_pack("{ss ss}", "target", disk->target, "text", text) : NULL;
+    return taken ? json_pack("{ss ss*}", "target", disk->target, unproved ? "unproved" : "text",
+                             unproved ? unproved : text)
+                 : NULL;
 }
 
 static bool has_offer(const json_t *offers, const char *target)
@@ -174,7 +223,8 @@ static bool has_offer(const json_t *offers, const char *target)
     return false;
 }
 
-bool vz_identify_answer(const vz_def *def, const json_t *offer, json_t **ret_answer, GError **err)
+bool vz_identify_answer(const vz_def *def, const json_t *offer, bool unsafe, json_t **ret_answer,
+                        GError **err)
 {
     if (!json_is_array(offer) || json_array_size(offer) > VZ_IDENTIFY_DISKS_MAX)
         return vz_fail(err, VZ_ERR_INVALID_ARG, "the source's cookie has no list of disks");
@@ -188,7 +238,7 @@ bool vz_identify_answer(const vz_def *def, const json_t *offer, json_t **ret_ans
     json_t *one;
     json_array_foreach((json_t *)(uintptr_t)offer, i, one)
     {
-        json_t *answer = answer_disk(def, one, err);
+        json_t *answer = answer_disk(def, one, unsafe, err);
         if (!answer) {
             json_decref(answers);
             vz_identify_remove(def, offer);
@@ -200,37 +250,59 @@ bool vz_identify_answer(const vz_def *def, const json_t *offer, json_t **ret_ans
     return true;
 }
 
-static bool confirm_disk(const json_t *offer, const json_t *answers, GError **err)
+static json_t *find_answer(const json_t *answers, const char *target)
 {
     size_t i;
     json_t *answer;
-    const char *target = text_of(offer, "target");
     json_array_foreach((json_t *)(uintptr_t)answers, i, answer)
     {
-        if (strcmp(text_of(answer, "target"), target) != 0)
-            continue;
-        json_t *seen = probe("read", text_of(offer, "path"), text_of(offer, "nonce"), NULL, err);
-        if (!seen)
-            return false;
-        const char *note = json_string_value(json_object_get(seen, "note"));
-        bool same = note && strcmp(note, text_of(answer, "text")) == 0;
-        json_decref(seen);
-        return same || vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
-                               "disk '%s': the destination's note does not show up beside '%s' "
-                               "here, so the two hosts do not share that directory",
-                               target, text_of(offer, "path"));
+        if (strcmp(text_of(answer, "target"), target) == 0)
+            return answer;
     }
-    return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
-                   "disk '%s': the destination did not answer the proof", target);
+    return NULL;
 }
 
-bool vz_identify_confirm(const json_t *offer, const json_t *answer, GError **err)
+static bool confirm_disk(const json_t *offer, json_t *answers, bool unsafe, GError **err)
+{
+    g_autoptr(GError) why = NULL;
+    const char *target = text_of(offer, "target");
+    const char *path = text_of(offer, "path");
+    json_t *answer = find_answer(answers, target);
+    if (!answer)
+        return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                       "disk '%s': the destination did not answer the proof", target);
+    if (json_object_get(answer, "unproved"))
+        return allow_unproved(target, path, text_of(answer, "unproved"), unsafe, err);
+    json_t *seen = probe("read", path, text_of(offer, "nonce"), NULL, &why);
+    if (!seen) {
+        json_object_set_new(answer, "unproved", json_string(why->message));
+        return allow_unproved(target, path, why->message, unsafe, err);
+    }
+    const char *note = json_string_value(json_object_get(seen, "note"));
+    bool same = note && strcmp(note, text_of(answer, "text")) == 0;
+    json_decref(seen);
+    return same || vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                           "disk '%s': the destination's note does not show up beside '%s' here, "
+                           "so the two hosts do not share that directory",
+                           target, path);
+}
+
+bool vz_identify_confirm(const json_t *offer, json_t *answer, bool unsafe, GError **err)
 {
     size_t i;
     json_t *one;
     json_array_foreach((json_t *)(uintptr_t)offer, i,
-                       one) if (!confirm_disk(one, answer, err)) return false;
+                       one) if (!confirm_disk(one, answer, unsafe, err)) return false;
     return true;
+}
+
+char *vz_identify_warning(const json_t *answer)
+{
+    const char *why = json_string_value(json_object_get(answer, "unproved"));
+    return why ? g_strdup_printf("disk '%s' is not proved to be the same on both hosts, and was "
+                                 "taken for shared as asked for (--unsafe): %s",
+                                 text_of(answer, "target"), why)
+               : NULL;
 }
 
 void vz_identify_remove(const vz_def *def, const json_t *offer)

@@ -9,6 +9,10 @@
  * compared by inode, size, and by QEMU's own locks (held by the source, seen by the destination) or
  * its time. What the two hosts told each other travels in the job's cookies.
  *
+ * What cannot be proved for want of a way (a directory that nobody can write to, a block device) is
+ * unproved: refused, unless the caller has said that it is `unsafe` and so vouches for it. What is
+ * proved to be another file, or not to be there, is refused in any case.
+ *
  * All calls block up to VZ_IDENTIFY_DEADLINE_US per disk in a helper process; actor or host thread,
  * never the loop. */
 #pragma once
@@ -23,17 +27,23 @@
 
 /* Makes the source's notes for every disk with a source. *ret_offer is a JSON array for the cookie,
  * which also names what vz_identify_remove has to take away; caller decrefs. MIGRATE_UNSAFE names
- * the disk, its path and the reason where a note cannot be made, or where a disk is of a kind that
- * cannot be proved (a block device). On failure nothing is left. */
-bool vz_identify_offer(const vz_def *def, const char *host, json_t **ret_offer, GError **err);
+ * the disk, its path and the reason for the first that is unproved. On failure nothing is left. */
+bool vz_identify_offer(const vz_def *def, const char *host, bool unsafe, json_t **ret_offer,
+                       GError **err);
 
 /* The destination's part: finds each offered disk in its own definition (by target name, so paths
  * may differ), reads the note, answers. MIGRATE_UNSAFE with the proof's result for the first disk
  * that is not proved shared: not shared, different, or unproved, with paths, sizes and times. */
-bool vz_identify_answer(const vz_def *def, const json_t *offer, json_t **ret_answer, GError **err);
+bool vz_identify_answer(const vz_def *def, const json_t *offer, bool unsafe, json_t **ret_answer,
+                        GError **err);
 
-/* The source's last part: every answer must be readable beside its own image. */
-bool vz_identify_confirm(const json_t *offer, const json_t *answer, GError **err);
+/* The source's last part: every answer must be readable beside its own image. One that is not is
+ * marked in `answer` as unproved, and refused or not. */
+bool vz_identify_confirm(const json_t *offer, json_t *answer, bool unsafe, GError **err);
+
+/* For an answer about one disk that is only taken for shared: which, and why it is not proved;
+ * NULL: it is proved. Caller frees. */
+char *vz_identify_warning(const json_t *answer);
 
 /* Removes both notes of every disk of an offer; either host may. Idempotent; what cannot be
  * removed is logged. `def` NULL: at the paths of the offer, else at those of the definition. */

@@ -6,6 +6,7 @@
  *   offer  IMAGE NONCE TEXT          make DIR/.virtvz-NONCE.offer, which must not exist yet
  *   answer IMAGE NONCE TEXT          read the offer; make DIR/.virtvz-NONCE.answer
  *   read   IMAGE NONCE               read the answer
+ *   look   IMAGE NONCE               read the offer, if that is possible
  *   remove IMAGE NONCE               remove both
  *   lease COMMAND REQUEST IMAGE...   storage/probe_lease.h; the reply has them as "leases"
  *   lease arrive REQUEST IMAGE...    prepare; a reply; when told by a byte, hand-over; a reply
@@ -83,6 +84,13 @@ static bool is_locked(const char *image)
     return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
+/* Of a block device stat knows no size. */
+static json_int_t size_of(const char *image, const struct stat *known)
+{
+    vz_autofd fd = S_ISBLK(known->st_mode) ? open(image, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+    return fd >= 0 ? lseek(fd, 0, SEEK_END) : known->st_size;
+}
+
 /* What tells one file from another, as far as a second host can compare it. */
 static bool describe_image(const char *image, struct stat *ret_owner)
 {
@@ -93,7 +101,7 @@ static bool describe_image(const char *image, struct stat *ret_owner)
     json_object_set_new(reply, "exists", json_true());
     json_object_set_new(reply, "regular", json_boolean(S_ISREG(ret_owner->st_mode)));
     json_object_set_new(reply, "inode", json_integer((json_int_t)ret_owner->st_ino));
-    json_object_set_new(reply, "size", json_integer((json_int_t)ret_owner->st_size));
+    json_object_set_new(reply, "size", json_integer(size_of(image, ret_owner)));
     json_object_set_new(reply, "mtime_ns",
                         json_integer((json_int_t)ret_owner->st_mtim.tv_sec * 1000000000 +
                                      ret_owner->st_mtim.tv_nsec));
@@ -129,10 +137,22 @@ static void read_note(const char *path, const struct stat *owner)
     json_object_set_new(reply, "note", json_string(g_strchomp(text)));
 }
 
+/* Where nothing can be written an unlink fails whether there is something or not. */
 static void remove_note(const char *path)
 {
-    if (unlink(path) < 0 && errno != ENOENT)
-        fail("cannot remove", path, errno);
+    int errnum = unlink(path) < 0 ? errno : 0;
+    if (errnum != 0 && errnum != ENOENT && access(path, F_OK) == 0)
+        fail("cannot remove", path, errnum);
+}
+
+/* A note that is there but cannot be read proves nothing, so it is not told of. */
+static void glance_at_note(const char *path, const struct stat *owner)
+{
+    vz_autofd fd = open_as_owner(path, O_RDONLY | O_NONBLOCK, owner);
+    int errnum = fd < 0 ? errno : 0;
+    vz_fd_clear(&fd);
+    if (errnum == 0 || errnum == ENOENT)
+        read_note(path, owner);
 }
 
 static int work_on_leases(const char *command, const char *text, char *const *images)
@@ -192,7 +212,7 @@ int main(int argc, char **argv)
                                               : work_on_leases(argv[2], argv[3], argv + 4);
     /* The nonce becomes part of a path, and may have come from another host. */
     if (argc < 4 || argv[3][strspn(argv[3], "0123456789abcdef")] != '\0') {
-        fputs("usage: virtvz-probe offer|answer|read|remove IMAGE NONCE [TEXT]\n", stderr);
+        fputs("usage: virtvz-probe offer|answer|read|look|remove IMAGE NONCE [TEXT]\n", stderr);
         return 2;
     }
     const char *command = argv[1];
@@ -209,6 +229,8 @@ int main(int argc, char **argv)
             write_note(answer, argv[4], owner);
     } else if (strcmp(command, "read") == 0) {
         read_note(answer, owner);
+    } else if (strcmp(command, "look") == 0) {
+        glance_at_note(offer, owner);
     } else if (strcmp(command, "remove") == 0) {
         remove_note(offer);
         remove_note(answer);

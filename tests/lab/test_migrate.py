@@ -501,7 +501,7 @@ class Refusals(MigrateTest):
         worker.expect_on(here)
 
     def test_options_of_later_versions(self):
-        for options in (("--copy-storage-all",), ("--unsafe",), ("--p2p", "--tunnelled")):
+        for options in (("--copy-storage-all",), ("--copy-storage-inc",)):
             with self.subTest(options=options):
                 err, _, _ = self.refused("--live", *options)
                 self.assertIn("argument unsupported: ", err)

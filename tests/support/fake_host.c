@@ -31,6 +31,7 @@ static vz_call *suspended;     /* the inbox's thread only */
 static vz_stream *last_stream; /* the inbox's thread only */
 static gint is_suspended;
 static gint closed_hooks;
+static gint far_end; /* atomic: of the last stream of data, + 1 */
 
 static vz_wire_domain domain_at(uint8_t i)
 {
@@ -223,6 +224,24 @@ bool vz_api_domain_open_console(vz_call *call, const vz_wire_domain_open_console
     g_clear_pointer(&last_stream, vz_stream_unref);
     last_stream = stream;
     return true;
+}
+
+bool vz_api_vz_open_data(vz_call *call, GError **err)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
+        return vz_fail_errno(err, errno, "socketpair");
+    g_atomic_int_set(&far_end, ends[1] + 1);
+    const vz_stream_request request = {
+        .take_fd = ends[0], .holds_back = true, .on_end = note_closed};
+    return vz_stream_open(call, &request, NULL, err);
+}
+
+int fake_host_take_data(void)
+{
+    int end = g_atomic_int_get(&far_end) - 1;
+    g_atomic_int_set(&far_end, 0);
+    return end;
 }
 
 /* ---- the rest ---- */

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 static char *top;
+static bool unsafe; /* as the caller of a move may have said */
 
 static char *path_in(const char *directory, const char *name)
 {
@@ -57,9 +58,9 @@ static bool prove(const vz_def *here, const vz_def *there, GError **err)
 {
     json_t *offer = NULL;
     json_t *answer = NULL;
-    bool proved = vz_identify_offer(here, "hosta", &offer, err) &&
-                  vz_identify_answer(there, offer, &answer, err) &&
-                  vz_identify_confirm(offer, answer, err);
+    bool proved = vz_identify_offer(here, "hosta", unsafe, &offer, err) &&
+                  vz_identify_answer(there, offer, unsafe, &answer, err) &&
+                  vz_identify_confirm(offer, answer, unsafe, err);
     if (offer)
         vz_identify_remove(NULL, offer);
     json_decref(offer);
@@ -132,10 +133,10 @@ static void test_locks_stand_in_for_the_time(void)
         struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 100, .l_len = 1};
         if (locked)
             g_assert_cmpint(fcntl(fd, F_OFD_SETLK, &lock), ==, 0);
-        g_assert_true(vz_identify_offer(def, "hosta", &offer, &err));
+        g_assert_true(vz_identify_offer(def, "hosta", false, &offer, &err));
         const struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_NOW}};
         g_assert_cmpint(futimens(fd, times), ==, 0);
-        g_assert_cmpint(vz_identify_answer(def, offer, &answer, &err), ==, locked);
+        g_assert_cmpint(vz_identify_answer(def, offer, false, &answer, &err), ==, locked);
         g_clear_error(&err);
         vz_identify_remove(NULL, offer);
         json_decref(offer);
@@ -151,14 +152,14 @@ static void test_confirm_wants_the_answer_itself(void)
     g_autoptr(vz_def) def = def_with("shared", "disk.img");
     g_autoptr(GError) err = NULL;
     json_t *offer = NULL;
-    g_assert_true(vz_identify_offer(def, "hosta", &offer, &err));
+    g_assert_true(vz_identify_offer(def, "hosta", false, &offer, &err));
     json_t *lie =
         json_pack("[{ss ss}]", "target", "vda", "text", "virtvz answers: it is shared. 00");
-    g_assert_false(vz_identify_confirm(offer, lie, &err));
+    g_assert_false(vz_identify_confirm(offer, lie, false, &err));
     g_assert_cmpint(err->code, ==, VZ_ERR_MIGRATE_UNSAFE);
     g_clear_error(&err);
     json_t *nothing = json_array();
-    g_assert_false(vz_identify_confirm(offer, nothing, &err));
+    g_assert_false(vz_identify_confirm(offer, nothing, false, &err));
     vz_identify_remove(NULL, offer);
     json_decref(nothing);
     json_decref(lie);
@@ -176,11 +177,62 @@ static void test_hostile_offers(void)
         g_autoptr(GError) err = NULL;
         json_t *offer = json_loads(offers[i], 0, NULL);
         json_t *answer = NULL;
-        g_assert_false(vz_identify_answer(def, offer, &answer, &err));
+        g_assert_false(vz_identify_answer(def, offer, false, &answer, &err));
         g_assert_nonnull(err);
         json_decref(offer);
     }
     g_assert_cmpuint(notes_in("shared"), ==, 0);
+}
+
+static vz_def *def_at(const char *path)
+{
+    vz_def *def = def_with("shared", "disk.img");
+    g_free(def->disks[0].path);
+    def->disks[0].path = g_strdup(path);
+    return def;
+}
+
+/* A directory in which nobody can make a file. */
+static void test_unproved(void)
+{
+    g_autoptr(vz_def) here = def_at("/sys/kernel/uevent_seqnum");
+    g_autoptr(vz_def) there = def_at("/sys/kernel/notes");
+    g_autoptr(vz_def) gone = def_at("/sys/kernel/no-such-file");
+    g_autoptr(GError) err = NULL;
+    json_t *offer = NULL;
+    json_t *answer = NULL;
+    expect_refused(here, here, "--unsafe would move it");
+    unsafe = true;
+    g_assert_true(prove(here, here, &err));
+    expect_refused(here, there, "a different one");
+    expect_refused(here, gone, "here: nothing");
+    unsafe = false;
+    g_assert_true(vz_identify_offer(here, "hosta", true, &offer, &err));
+    g_assert_false(vz_identify_answer(here, offer, false, &answer, &err));
+    g_assert_cmpint(err->code, ==, VZ_ERR_MIGRATE_UNSAFE);
+    g_clear_error(&err);
+    g_assert_true(vz_identify_answer(here, offer, true, &answer, &err));
+    g_autofree char *warning = vz_identify_warning(json_array_get(answer, 0));
+    g_assert_nonnull(strstr(warning, "disk 'vda' is not proved"));
+    json_decref(answer);
+    json_decref(offer);
+}
+
+/* Somebody's word is no proof that two files are one. */
+static void test_unsafe_but_different(void)
+{
+    make_image("shared", "disk.img", "content");
+    make_image("shared", "other.img", "CONTENT");
+    make_image("other", "disk.img", "content");
+    g_autoptr(vz_def) here = def_with("shared", "disk.img");
+    g_autoptr(vz_def) copy = def_with("other", "disk.img");
+    g_autoptr(vz_def) beside = def_with("shared", "other.img");
+    g_autoptr(GError) err = NULL;
+    unsafe = true;
+    expect_refused(here, copy, "not on shared storage");
+    expect_refused(here, beside, "a different one");
+    g_assert_true(prove(here, here, &err));
+    unsafe = false;
 }
 
 int main(int argc, char **argv)
@@ -197,6 +249,8 @@ int main(int argc, char **argv)
     g_test_add_func("/storage/identify/copy", test_copy_of_the_same_name_is_refused);
     g_test_add_func("/storage/identify/nothing", test_nothing_there);
     g_test_add_func("/storage/identify/another-file", test_another_file_of_a_shared_directory);
+    g_test_add_func("/storage/identify/unproved", test_unproved);
+    g_test_add_func("/storage/identify/unsafe-but-different", test_unsafe_but_different);
     g_test_add_func("/storage/identify/locks", test_locks_stand_in_for_the_time);
     g_test_add_func("/storage/identify/lying-answer", test_confirm_wants_the_answer_itself);
     g_test_add_func("/storage/identify/hostile-offers", test_hostile_offers);

@@ -9,6 +9,7 @@
 
 #include <glib-unix.h>
 #include <glib/gstdio.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -461,6 +462,114 @@ static void test_bad_peers(void)
     g_rmdir(dir);
 }
 
+/* ---- a client that becomes a stream ---- */
+
+typedef struct {
+    vz_client *client;
+    int near, far;
+} streaming;
+
+static void open_stream(const fixture *f, const char *uri, streaming *ret)
+{
+    g_autoptr(GError) err = NULL;
+    vz_client_wait wait = waiting(f);
+    vz_client *client = open_client(f, uri);
+    ret->client = open_client(f, uri);
+    ret->near = vz_client_become_stream(client, VZ_PROC_vz_open_data, NULL, &wait, &err);
+    g_assert_no_error(err);
+    ret->far = fake_host_take_data();
+}
+
+static void streaming_clear(streaming *s)
+{
+    vz_client_free(s->client);
+    vz_fd_clear(&s->near);
+    vz_fd_clear(&s->far);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(streaming, streaming_clear)
+
+static uint8_t byte_at(size_t i)
+{
+    return (uint8_t)(i * 7 + i / 251);
+}
+
+/* Until it takes no more for a while, or `most`. */
+static size_t stuff(int fd, size_t most)
+{
+    uint8_t chunk[4096];
+    size_t done = 0;
+    while (done < most && vz_poll_one(fd, POLLOUT, vz_now_us() + 300 * VZ_USEC_PER_MSEC)) {
+        for (size_t i = 0; i < sizeof(chunk); i++)
+            chunk[i] = byte_at(done + i);
+        ssize_t n = send(fd, chunk, sizeof(chunk), MSG_NOSIGNAL);
+        done += (size_t)MAX(n, 0);
+    }
+    return done;
+}
+
+static void expect_bytes(int fd, size_t bytes)
+{
+    uint8_t chunk[65536];
+    for (size_t done = 0; done < bytes;) {
+        g_assert_true(vz_poll_one(fd, POLLIN, soon()));
+        ssize_t n = recv(fd, chunk, sizeof(chunk), 0);
+        g_assert_cmpint(n, >, 0);
+        for (size_t i = 0; i < (size_t)n; i++)
+            g_assert_cmpint(chunk[i], ==, byte_at(done + i));
+        done += (size_t)n;
+    }
+}
+
+static void expect_end(int fd)
+{
+    char byte;
+    g_assert_true(vz_poll_one(fd, POLLIN, soon()));
+    g_assert_cmpint(recv(fd, &byte, 1, 0), ==, 0);
+}
+
+/* Nobody reads: each way comes to a stop, others are answered, and nothing is lost. */
+static void test_stream(fixture *f, const void *data)
+{
+    const char *uris[] = {f->uri, f->tcp_uri};
+    const size_t bound = 24 * VZ_MIB; /* most of it the kernel's */
+    (void)data;
+    for (size_t i = 0; i < G_N_ELEMENTS(uris); i++) {
+        g_auto(streaming) s = {.near = -1, .far = -1};
+        open_stream(f, uris[i], &s);
+        size_t up = stuff(s.near, 2 * bound);
+        size_t down = stuff(s.far, 2 * bound);
+        g_assert_true(up > VZ_MIB && up < bound);
+        g_assert_true(down > VZ_MIB / 4 && down < bound);
+        domain_named(f, s.client, "g1");
+        expect_bytes(s.far, up);
+        expect_bytes(s.near, down);
+        up = stuff(s.near, VZ_MIB); /* still comes when it has closed */
+        vz_fd_clear(&s.near);
+        expect_bytes(s.far, up);
+        expect_end(s.far);
+    }
+}
+
+static void test_stream_ends(fixture *f, const void *data)
+{
+    (void)data;
+    g_auto(streaming) ended = {.near = -1, .far = -1};
+    g_auto(streaming) cut = {.near = -1, .far = -1};
+    open_stream(f, f->tcp_uri, &ended);
+    size_t down = stuff(ended.far, VZ_MIB / 8);
+    vz_fd_clear(&ended.far);
+    expect_bytes(ended.near, down);
+    expect_end(ended.near);
+    open_stream(f, f->uri, &cut);
+    g_autoptr(GError) err = NULL; /* of a daemon of an earlier version, say */
+    vz_client_wait wait = waiting(f);
+    vz_client *client = open_client(f, f->uri);
+    g_assert_true(vz_client_become_stream(client, VZ_PROC_vz_list_jobs, NULL, &wait, &err) < 0);
+    g_assert_nonnull(strstr(err->message, "unknown procedure"));
+    stop_server(f);
+    expect_end(cut.near);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -479,5 +588,7 @@ int main(int argc, char **argv)
     WITH_SERVER("/rpc/large-replies", test_large_replies);
     WITH_SERVER("/rpc/events", test_events);
     WITH_SERVER("/rpc/server-goes", test_server_goes);
+    WITH_SERVER("/rpc/stream", test_stream);
+    WITH_SERVER("/rpc/stream-ends", test_stream_ends);
     return g_test_run();
 }
