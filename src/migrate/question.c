@@ -86,31 +86,33 @@ static vz_migration *find_job(vz_migrate *service, const uint8_t job[VZ_UUID_BYT
     return migration ? migration : vz_migrate_find(service, VZ_SIDE_SOURCE, job);
 }
 
+/* The server's copy is its own: the job may be forgotten while it answers. */
+static bool keys_of_job(const vz_migration *migration, vz_channel_keys **ret_keys,
+                        char **ret_peer_fingerprint)
+{
+    g_autoptr(GError) forgotten = NULL;
+    g_autofree char *peer = vz_journal_get(migration->journal, VZ_NOTE_PEER_FINGERPRINT);
+    g_autofree char *invitation = vz_journal_get(migration->journal, VZ_NOTE_INVITATION);
+    g_autofree char *path = g_strconcat(vz_journal_path(migration->journal), ".key", NULL);
+    if ((!peer && !invitation) || !(*ret_keys = vz_channel_keys_load(path, &forgotten)))
+        return false;
+    *ret_peer_fingerprint = g_steal_pointer(&peer);
+    return true;
+}
+
 bool vz_question_find_keys(const uint8_t job[VZ_UUID_BYTES], vz_channel_keys **ret_keys,
                            char **ret_peer_fingerprint, void *user)
 {
-    g_autoptr(GError) err = NULL;
+    g_autoptr(GError) unknown = NULL;
     g_autoptr(vz_migration) migration = find_job(user, job);
-    if (vz_visits_find(vz_migrate_visits(user), job, ret_keys, ret_peer_fingerprint))
+    if (vz_visits_find(vz_migrate_visits(user), job, ret_keys, ret_peer_fingerprint) ||
+        (migration && keys_of_job(migration, ret_keys, ret_peer_fingerprint)))
         return true;
-    if (!migration) {
-        g_autoptr(vz_trail) trail = vz_trail_load(user, job, &err);
-        if (!trail)
-            return false;
-        *ret_keys = g_steal_pointer(&trail->keys);
-        *ret_peer_fingerprint = g_steal_pointer(&trail->peer_fingerprint);
-        return true;
-    }
-    g_autofree char *peer = vz_journal_get(migration->journal, VZ_NOTE_PEER_FINGERPRINT);
-    g_autofree char *invitation = vz_journal_get(migration->journal, VZ_NOTE_INVITATION);
-    if (!peer && !invitation)
+    g_autoptr(vz_trail) trail = vz_trail_load(user, job, &unknown);
+    if (!trail)
         return false;
-    /* The server's copy is its own: the job may be forgotten while it answers. */
-    g_autofree char *path = g_strconcat(vz_journal_path(migration->journal), ".key", NULL);
-    *ret_keys = vz_channel_keys_load(path, &err);
-    if (!*ret_keys)
-        return false;
-    *ret_peer_fingerprint = g_steal_pointer(&peer);
+    *ret_keys = g_steal_pointer(&trail->keys);
+    *ret_peer_fingerprint = g_steal_pointer(&trail->peer_fingerprint);
     return true;
 }
 
