@@ -81,9 +81,9 @@ static void decide_compression(vz_choice *c)
                   sizeof(c->why));
         return;
     }
-    bool pays =
-        channels_for(c, true) > 0 && moves(&c->facts, channels_for(c, true), true) >=
-                                         PAYS * moves(&c->facts, channels_for(c, false), false);
+    unsigned packed = channels_for(c, true), plain = channels_for(c, false);
+    bool pays = c->facts.link_bytes_s > 0 && packed > 0 &&
+                moves(&c->facts, packed, true) >= PAYS * moves(&c->facts, plain, false);
     c->stream.compress = pays ? VZ_COMPRESS_ZSTD : VZ_COMPRESS_NONE;
     explain_sample(c, pays);
 }
