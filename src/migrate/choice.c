@@ -56,22 +56,18 @@ static unsigned channels_for(const vz_choice *c, bool packed)
     return packed || n > 1 ? n : 0;
 }
 
-static void describe_link(const vz_choice_facts *f, char *text, size_t bytes)
-{
-    snprintf(text, bytes, "a link of %.0f MiB/s%s", link_of(f) / (double)VZ_MIB,
-             f->link_bytes_s ? "" : " (assumed: its speed is not known)");
-}
-
 static void explain_sample(vz_choice *c, bool pays)
 {
     const vz_sample *s = &c->facts.sample;
-    char link[VZ_JOB_MESSAGE_MAX / 2];
-    describe_link(&c->facts, link, sizeof(link));
+    char verdict[VZ_JOB_MESSAGE_MAX / 2] = "whether that pays is not known, since the speed of the "
+                                           "link is not (--bandwidth would say it)";
+    if (c->facts.link_bytes_s)
+        snprintf(verdict, sizeof(verdict), "that %s for a link of %.0f MiB/s",
+                 pays ? "pays" : "does not pay", (double)c->facts.link_bytes_s / (double)VZ_MIB);
     snprintf(c->why, sizeof(c->why),
-             "a sample of its memory shrinks to %.0f %%, at %.0f MiB/s a processor, which %s for "
-             "%s",
+             "a sample of its memory shrinks to %.0f %%, at %.0f MiB/s a processor; %s",
              PERCENT * (double)s->packed_bytes / (double)s->tried_bytes,
-             (double)s->pack_bytes_s / (double)VZ_MIB, pays ? "pays" : "does not pay", link);
+             (double)s->pack_bytes_s / (double)VZ_MIB, verdict);
 }
 
 static void decide_compression(vz_choice *c)
@@ -85,9 +81,9 @@ static void decide_compression(vz_choice *c)
                   sizeof(c->why));
         return;
     }
-    bool pays =
-        channels_for(c, true) > 0 && moves(&c->facts, channels_for(c, true), true) >=
-                                         PAYS * moves(&c->facts, channels_for(c, false), false);
+    unsigned packed = channels_for(c, true), plain = channels_for(c, false);
+    bool pays = c->facts.link_bytes_s > 0 && packed > 0 &&
+                moves(&c->facts, packed, true) >= PAYS * moves(&c->facts, plain, false);
     c->stream.compress = pays ? VZ_COMPRESS_ZSTD : VZ_COMPRESS_NONE;
     explain_sample(c, pays);
 }

@@ -17,8 +17,8 @@
 #include "migrate/sample.h"
 #include "migrate/stream.h"
 
-/* Where nobody knows how fast the link is: a gigabit, the slowest that two hosts of guests usually
- * have between them. Where it is faster, packing with two processors loses little. */
+/* Where nobody knows how fast the link is memory goes plain, and as if by a gigabit: packed, on a
+ * link that is faster than the hosts pack, the guest stands still for longer at the end. */
 #define VZ_CHOICE_LINK_DEFAULT_BYTES_S ((uint64_t)125000000)
 /* What one connection carries, encrypted by one processor: measured with AES-128-GCM. */
 #define VZ_CHOICE_CHANNEL_BYTES_S ((uint64_t)500000000)

@@ -1,4 +1,4 @@
-"""How memory travels where nobody says how: compressed where a sample of it says that this pays, over as many
+"""How memory travels where nobody says how: compressed where a sample of it says that this pays, by as many
 connections as that and the link need. `alike` has memory that shrinks, `random` has not. Judged by the bytes
 on the wire and by what the QEMUs of both hosts say to a second monitor.
 """
@@ -19,6 +19,7 @@ from scene import VZ, Scene, eventually, for_module  # noqa: E402
 TIMEOUT_S = 240
 MIB = 1 << 20
 LINK = "200mbit"
+LINK_SAID = ("--bandwidth", "24")  # MiB/s; the kernel knows no speed of the lab's links
 SLOW = "20mbit"  # long enough to look
 FAST_MIB_S = 100000  # faster than one connection carries
 CPUS = len(os.sched_getaffinity(0))
@@ -125,7 +126,7 @@ class Alike(ChoiceTest):
     def test_compressed_by_itself(self):
         scene.lab.shape(LINK)
         with self.guest.unharmed():
-            plan, result, sent = self.moved()
+            plan, result, sent = self.moved(*LINK_SAID)
             self.assertEqual(result["compression"], "zstd", plan)
             multifd, channels, method = said(self.there)
             self.assertEqual((multifd, method), (True, "zstd"))
@@ -134,7 +135,7 @@ class Alike(ChoiceTest):
         self.assertLess(sent, 0.6 * plan["memory"]["used_bytes"])
         # The prediction is of what really goes over, within what the guest writes meanwhile.
         self.assertLess(plan["bytes"], 0.6 * plan["memory"]["used_bytes"])
-        self.assertRegex(result["choice"], r"shrinks to \d+ %.* pays for a link of 119 MiB/s \(assumed")
+        self.assertRegex(result["choice"], r"shrinks to \d+ %.* pays for a link of 24 MiB/s")
         self.assertTrue(self.logged(r"compression zstd, %d channels" % result["channels"]))
 
     def test_seen_while_it_moves(self):
@@ -161,7 +162,6 @@ class Alike(ChoiceTest):
         self.assertLess(by_python["vz.sample.packed"], by_python["vz.sample.bytes"] / 2)
         self.assertGreater(by_python["vz.sample.bps"], MIB)
         self.assertIn("pays for a link of 1 MiB/s", by_python["vz.choice"])
-        self.assertNotIn("(assumed", by_python["vz.choice"])
         self.assertEqual((job["compression"], job["channels"], job["choice"]),
                          ("zstd", channels, by_python["vz.choice"]))
         self.assertEqual(job["sample"]["packed_bytes"], by_python["vz.sample.packed"])
@@ -169,11 +169,17 @@ class Alike(ChoiceTest):
 
     def test_not_where_it_is_forbidden(self):
         with self.guest.unharmed():
-            plan, result, sent = self.moved("--no-compressed")
+            plan, result, sent = self.moved("--no-compressed", "--bandwidth", "100")
             self.assertEqual(result["compression"], "none")
             self.assertEqual(said(self.there)[::2], (False, "none"))
         self.assertIn("not compressed, as asked", result["choice"])
         self.assertGreater(sent, 0.8 * plan["memory"]["used_bytes"])
+
+    def test_not_where_the_link_is_unknown(self):
+        with self.guest.unharmed():
+            _, result, _ = self.moved()
+            self.assertEqual(said(self.there)[::2], (False, "none"))
+        self.assertIn("whether that pays is not known", result["choice"])
 
     def test_forbidden_and_asked_for(self):
         done = self.here.run("vz", "migrate", self.guest.name, self.there.name, "--compressed",
@@ -185,8 +191,8 @@ class Alike(ChoiceTest):
     def test_yields_to_postcopy(self):
         with self.guest.unharmed():
             process = self.here.popen("virsh", "-c", VZ, "migrate", "--live", "--p2p", "--persistent",
-                                      "--undefinesource", "--postcopy", self.guest.name,
-                                      scene.uri(self.there))
+                                      "--undefinesource", "--postcopy", "--bandwidth", "100",
+                                      self.guest.name, scene.uri(self.there))
             out, err = process.communicate(timeout=TIMEOUT_S)
             self.assertEqual(process.returncode, 0, out + err)
             self.guest.expect_on(self.there)
@@ -197,7 +203,7 @@ class Alike(ChoiceTest):
         """A client that drives by itself; and what the destination's record says afterwards."""
         with self.guest.unharmed():
             self.here.out("virsh", "-c", VZ, "migrate", "--live", "--persistent", "--undefinesource",
-                          self.guest.name, scene.uri(self.there), timeout=TIMEOUT_S)
+                          *LINK_SAID, self.guest.name, scene.uri(self.there), timeout=TIMEOUT_S)
             self.guest.expect_on(self.there)
             multifd, channels, method = said(self.there)
             self.assertEqual((multifd, method), (True, "zstd"))
@@ -212,7 +218,7 @@ class Random(ChoiceTest):
 
     def test_not_compressed_by_itself(self):
         with self.guest.unharmed():
-            plan, result, sent = self.moved()
+            plan, result, sent = self.moved("--bandwidth", "100")
             self.assertEqual(result["compression"], "none")
             self.assertEqual(said(self.there)[::2], (False, "none"))
         self.assertIn("does not pay", result["choice"])

@@ -26,12 +26,15 @@ static const row rows[] = {
     {1000, 400, 25, 4, "", VZ_COMPRESS_NONE, 0, "shrinks to 100 %"},
     {680, 400, 25, 4, "", VZ_COMPRESS_NONE, 0, "does not pay"},
     {660, 400, 25, 4, "", VZ_COMPRESS_ZSTD, 1, "pays"},
-    /* Without a known link: a gigabit. Two processors pack what that could carry. */
-    {250, 400, 0, 4, "", VZ_COMPRESS_ZSTD, 2, "a link of 119 MiB/s (assumed"},
-    {250, 400, 0, 1, "", VZ_COMPRESS_ZSTD, 1, "assumed"},
-    {250, 180, 0, 1, "", VZ_COMPRESS_NONE, 0, "does not pay"},
-    {250, 180, 0, 2, "", VZ_COMPRESS_ZSTD, 2, "pays"},
-    {1000, 400, 0, 8, "", VZ_COMPRESS_NONE, 0, "assumed"},
+    /* A gigabit. Two processors pack what it could carry. */
+    {250, 400, 125, 4, "", VZ_COMPRESS_ZSTD, 2, "pays for a link of 119 MiB/s"},
+    {250, 400, 125, 1, "", VZ_COMPRESS_ZSTD, 1, "pays"},
+    {250, 180, 125, 1, "", VZ_COMPRESS_NONE, 0, "does not pay"},
+    {250, 180, 125, 2, "", VZ_COMPRESS_ZSTD, 2, "pays"},
+    /* Without a known link. */
+    {250, 400, 0, 4, "", VZ_COMPRESS_NONE, 0, "whether that pays is not known"},
+    {1000, 400, 0, 8, "", VZ_COMPRESS_NONE, 0, "not known"},
+    {250, 400, 0, 4, "parallel", VZ_COMPRESS_NONE, 2, "not known"},
     /* A link that is faster than one connection, and than packing. */
     {250, 400, 1250, 2, "", VZ_COMPRESS_NONE, 2, "does not pay"},
     {250, 400, 1250, 8, "", VZ_COMPRESS_ZSTD, 8, "pays"},
@@ -117,7 +120,7 @@ static void test_poor_qemu(void)
 /* What a plan is told, before and after the destination has had its say. */
 static void test_figures(void)
 {
-    const row well = {250, 400, 0, 4, "", VZ_COMPRESS_ZSTD, 2, ""};
+    const row well = {250, 400, 125, 4, "", VZ_COMPRESS_ZSTD, 2, ""};
     g_autoptr(vz_options) options = options_of("");
     g_autoptr(GError) err = NULL;
     vz_choice c = facts_of(&well);
@@ -142,7 +145,7 @@ static void test_figures(void)
 
 static void test_shown(void)
 {
-    const row well = {250, 400, 0, 4, "", VZ_COMPRESS_ZSTD, 2, ""};
+    const row well = {250, 400, 125, 4, "", VZ_COMPRESS_ZSTD, 2, ""};
     g_autoptr(vz_options) options = options_of("");
     vz_choice c = facts_of(&well);
     vz_job_stats stats = {0};
