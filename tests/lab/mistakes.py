@@ -5,6 +5,7 @@ listed here. A case is a dictionary that mistakes_client.py understands; "mistak
 "way" (p2p or managed) it is known in docs/decisions/0030 and docs/generated/mistakes.md.
 """
 
+import itertools
 import pathlib
 import re
 
@@ -27,7 +28,7 @@ OURS = {name for name, (wire, _, _) in PARAMS.items() if wire.startswith("vz.")}
 VALUES = {"NONE": 1, "COUNT": 2, "LEVEL": 5, "PORT": 49300, "PERCENT": 20, "BYTES": 1 << 26, "MIB_S": 7,
           "DISK": "vda", "ADDRESS": "0.0.0.0", "URI": "tcp:hostb", "NAME": "renamed"}
 
-XML = """<domain type='%(kind)s'><name>%(name)s</name><uuid>%(uuid)s</uuid>
+XML = """<domain type='%(kind)s'><name>%(name)s</name><uuid>%(uuid)s</uuid><title>%(title)s</title>
 <memory unit='MiB'>%(memory)d</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>
 <devices>%(disk)s<memballoon model='virtio'/></devices></domain>"""
@@ -37,8 +38,8 @@ NAME, UUID, OTHER_UUID = ("mistaken", "0c6a3b1e-58a1-4f4e-9b64-3c5e8a2f7d10",
                           "5ac2f0d4-8a57-4b3c-b1c7-64d0f2a81e33")
 
 
-def xml(kind, name=NAME, uuid=UUID, memory=48, disk=None):
-    return XML % {"kind": kind, "name": name, "uuid": uuid, "memory": memory,
+def xml(kind, name=NAME, uuid=UUID, memory=48, disk=None, title="the source's"):
+    return XML % {"kind": kind, "name": name, "uuid": uuid, "memory": memory, "title": title,
                   "disk": DISK % disk if disk else ""}
 
 
@@ -202,6 +203,18 @@ class Mistakes:
         self.move("a disk that only this host has", ["LIVE"],
                   xml=xml(self.kind, disk="/local/mistaken-%s.img" % self.kind))
 
+    def definitions(self):
+        """No mistakes: what is defined where after a move, in all cases."""
+        there = {"name": NAME, "xml": xml(self.kind, title="its own"), "state": SHUT_OFF}
+        options = ("UNDEFINE_SOURCE", "PERSIST_DEST")
+        for persistent, defined, *chosen in itertools.product((True, False), repeat=4):
+            flags = [one for one, on in zip(options, chosen) if on]
+            self.move("a %s domain%s, %s" % ("persistent" if persistent else "transient",
+                                             ", also defined there" if defined else "",
+                                             " and ".join(flags) or "neither flag"),
+                      ["LIVE", *flags], transient=not persistent, fresh=True, look=True,
+                      **({"there": there} if defined else {}))
+
     def jobs(self):
         calls = [("get the downtime", "virDomainMigrateGetMaxDowntime", 0),
                  ("get the speed", "virDomainMigrateGetMaxSpeed", 0),
@@ -244,7 +257,7 @@ class Mistakes:
 def cases(kind):
     """For 'qemu' or 'vz'. States come first: virtvz starts no second copy of what has moved."""
     made = Mistakes(kind)
-    for part in (made.states, made.rules, made.unknown, made.values, made.places, made.jobs,
-                 made.during):
+    for part in (made.states, made.rules, made.unknown, made.values, made.places,
+                 made.definitions, made.jobs, made.during):
         part()
     return made.cases

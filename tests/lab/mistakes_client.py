@@ -18,7 +18,7 @@ lib = ctypes.CDLL("libvirt.so.0")
 Pointer, Int, UInt, ULong = ctypes.c_void_p, ctypes.c_int, ctypes.c_uint, ctypes.c_ulonglong
 Text = ctypes.c_char_p
 RUNNING, PAUSED, SHUT_OFF = 1, 3, 5
-CREATE_PAUSED = 1
+CREATE_PAUSED, XML_INACTIVE = 1, 2
 STUCK = "another migration job is already running"
 
 
@@ -45,6 +45,9 @@ QUIET = ctypes.CFUNCTYPE(None, Pointer, Pointer)(lambda *_: None)
 lib.virSetErrorFunc(None, QUIET)
 function("virConnectOpen", Text, result=Pointer)
 function("virDomainDefineXML", Pointer, Text, result=Pointer)
+function("virDomainCreateXML", Pointer, Text, UInt, result=Pointer)
+function("virDomainIsPersistent", Pointer)
+function("virDomainGetXMLDesc", Pointer, UInt, result=Pointer)
 function("virDomainLookupByName", Pointer, Text, result=Pointer)
 function("virDomainGetState", Pointer, ctypes.POINTER(Int), ctypes.POINTER(Int), UInt)
 function("virDomainMigrate3", Pointer, Pointer, Pointer, UInt, UInt, result=Pointer)
@@ -117,11 +120,23 @@ class Side:
         if self.find(name) is not None:
             raise Refused()
 
-    def make(self, xml, state):
+    def make(self, xml, state, transient=False):
+        if transient:
+            need(lib.virDomainCreateXML(self.connection, xml.encode(), 0))
+            return
         domain = need(lib.virDomainDefineXML(self.connection, xml.encode()))
         if state != SHUT_OFF:
             need(lib.virDomainCreateWithFlags(domain, CREATE_PAUSED if state == PAUSED else 0))
-        return domain
+
+    def definition(self, name):
+        """Whose is kept here, by its title."""
+        domain = self.find(name)
+        if domain is None:
+            return "nothing"
+        if not need(lib.virDomainIsPersistent(domain)):
+            return "a transient guest"
+        text = ctypes.string_at(need(lib.virDomainGetXMLDesc(domain, XML_INACTIVE))).decode()
+        return text.partition("<title>")[2].partition("</title>")[0] + " definition"
 
 
 class Stage:
@@ -139,7 +154,7 @@ class Stage:
             self.destination.clear(one)
         if case.get("fresh") or self.made != wanted or self.source.state(name) != case["state"]:
             self.source.clear(name)
-            self.source.make(*wanted)
+            self.source.make(*wanted, case.get("transient", False))
             self.made = wanted
         if other:
             self.destination.clear(other["name"])
@@ -155,6 +170,10 @@ def move(stage, domain, case):
     else:
         need(lib.virDomainMigrate3(domain, stage.destination.connection, array, count,
                                    case["flags"]))
+    if case.get("look"):
+        return "%s here, %s there" % tuple(side.definition(case["name"])
+                                           for side in (stage.source, stage.destination))
+    return None
 
 
 def call(_stage, domain, case):

@@ -30,6 +30,16 @@ OPERATION_INVALID, OPERATION_ABORTED, NO_DOMAIN, ARGUMENT_UNSUPPORTED = 55, 78, 
 GUESSED_PORT = 49152  # where libvirt's QEMU would listen first; virt-manager fills it in
 GAP_LIVE_MS = 5000  # far above what a live move takes; a guest that is paused for all of it takes longer
 SLOW = "200mbit"  # so that a job lasts for some polls
+IMPATIENT = """
+import libvirt, sys
+name, uri = sys.argv[1:]
+here, there = libvirt.open("vz:///system"), libvirt.open(uri)
+domain = here.lookupByName(name)
+for _ in range(40):
+    domain.migrate3(there, {}, libvirt.VIR_MIGRATE_LIVE)
+    there.lookupByName(name).destroy()
+    domain.create()
+"""
 
 scene = None
 worker = None
@@ -357,6 +367,18 @@ class Pacemaker(CallerTest):
         self.expect(OCF_SUCCESS, here, "start")
         self.expect(OCF_SUCCESS, here, "monitor")
         self.expect(OCF_NOT_RUNNING, there, "monitor")
+
+
+class Impatient(CallerTest):
+    @tap.long
+    def test_ended_there_and_started_here_at_once(self):
+        """Both hosts still forget the job when the next start asks what became of it."""
+        here, there = self.where()
+        done = here.run("python3", "-c", IMPATIENT, worker.name, scene.uri(there), check=False,
+                        timeout=PROGRAM_TIMEOUT_S)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIsNone(worker.state(there))
+        worker.expect_on(here)
 
 
 if __name__ == "__main__":
