@@ -40,7 +40,7 @@ NAME, UUID, OTHER_UUID = ("mistaken", "0c6a3b1e-58a1-4f4e-9b64-3c5e8a2f7d10",
                           "5ac2f0d4-8a57-4b3c-b1c7-64d0f2a81e33")
 
 
-def xml(kind, name=NAME, uuid=UUID, memory=48, disk=None, title="the source's"):
+def xml(kind, name=NAME, uuid=UUID, memory=48, disk=None, title="from here"):
     return XML % {"kind": kind, "name": name, "uuid": uuid, "memory": memory, "title": title,
                   "disk": DISK % disk if disk else ""}
 
@@ -207,7 +207,7 @@ class Mistakes:
 
     def definitions(self):
         """No mistakes: what is defined where after a move, in all cases."""
-        there = {"name": NAME, "xml": xml(self.kind, title="its own"), "state": SHUT_OFF}
+        there = {"name": NAME, "xml": xml(self.kind, title="from there"), "state": SHUT_OFF}
         options = ("UNDEFINE_SOURCE", "PERSIST_DEST")
         for persistent, defined, *chosen in itertools.product((True, False), repeat=4):
             flags = [one for one, on in zip(options, chosen) if on]

@@ -136,7 +136,7 @@ class Side:
         if not need(lib.virDomainIsPersistent(domain)):
             return "a transient guest"
         text = ctypes.string_at(need(lib.virDomainGetXMLDesc(domain, XML_INACTIVE))).decode()
-        return text.partition("<title>")[2].partition("</title>")[0] + " definition"
+        return "the definition " + text.partition("<title>")[2].partition("</title>")[0]
 
 
 class Stage:
