@@ -112,9 +112,9 @@ char *vz_destination_cookie(const vz_migration *m)
                         .incarnation = incarnation,
                         .address = m->data_host,
                         .port = vz_port_number(vz_migrate_port(m->service)),
-                         .direct_port = vz_direct_port(m),
-                         .disks = m->disks_answered,
-                         .stream = vz_stream_to_json(&m->stream)};
+                        .direct_port = vz_direct_port(m),
+                        .disks = m->disks_answered,
+                        .stream = vz_stream_to_json(&m->stream)};
     memcpy(cookie.job, m->job, VZ_UUID_BYTES);
     memcpy(cookie.host_uuid, settings->host_uuid, VZ_UUID_BYTES);
     char *text = vz_cookie_format(&cookie);

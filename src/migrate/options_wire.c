@@ -64,9 +64,7 @@ static bool put_param(vz_options *options, const vz_tparam *param, GError **err)
                        type_name(param->type), param->field, type_name(row->wire_type));
     if (param->type == VZ_TPARAM_STRING)
         return vz_options_put_text(options, id, param->value.s, err);
-    if (param->type == VZ_TPARAM_BOOLEAN)
-        return param->value.i == 0 || vz_options_put_number(options, id, 1, err);
-    if (param->type == VZ_TPARAM_INT)
+    if (param->type == VZ_TPARAM_INT || param->type == VZ_TPARAM_BOOLEAN)
         return vz_options_put_number(options, id, (uint64_t)(int64_t)param->value.i, err);
     return vz_options_put_number(options, id, param->value.ul, err);
 }
