@@ -74,7 +74,7 @@ void vz_destination_on_channel(vz_carrier *carrier, const vz_channel_info *info,
     vz_migration *m = user;
     if (info->purpose == VZ_PURPOSE_MEMORY && info->state == VZ_CHANNEL_OPEN && m->sockets)
         vz_stream_join(m->sockets, carrier, info->index);
-    if (m->switched && info->state >= VZ_CHANNEL_FINISHED)
+    if (info->state >= VZ_CHANNEL_FINISHED)
         vz_destination_stirred(m);
 }
 
