@@ -22,7 +22,8 @@ unsigned vz_postcopy_living_channels(const vz_migration *m)
     unsigned living = 0;
     const vz_channel_info *all = m->carrier ? vz_carrier_channels(m->carrier, &n) : NULL;
     for (size_t i = 0; i < n; i++)
-        living += all[i].purpose == VZ_PURPOSE_MEMORY && all[i].state < VZ_CHANNEL_FINISHED;
+        living += all[i].purpose == VZ_PURPOSE_MEMORY && all[i].state > VZ_CHANNEL_EXPECTED &&
+                  all[i].state < VZ_CHANNEL_FINISHED;
     return living;
 }
 

@@ -17,7 +17,7 @@
 
 /* Both sides: the first number of a memory channel that was never used. */
 unsigned vz_postcopy_next_channel(const vz_migration *m);
-/* Both sides: those that are neither broken nor ended. */
+/* Both sides: those that have begun and are neither broken nor ended. */
 unsigned vz_postcopy_living_channels(const vz_migration *m);
 /* Both sides, after a restart: what the record says of it. */
 void vz_postcopy_reload(vz_migration *m);
