@@ -131,13 +131,17 @@ static char *describe(const json_t *image)
 static bool same_image(const json_t *theirs, const json_t *ours)
 {
     bool regular = json_is_true(json_object_get(ours, "regular"));
+    json_int_t grown = number_of(ours, "size") - number_of(theirs, "size");
     if (!json_is_true(json_object_get(ours, "exists")) ||
-        regular != json_is_true(json_object_get(theirs, "regular")) ||
-        number_of(theirs, "size") != number_of(ours, "size"))
+        regular != json_is_true(json_object_get(theirs, "regular")))
         return false;
-    return !regular || (number_of(theirs, "inode") == number_of(ours, "inode") &&
-                        (json_is_true(json_object_get(ours, "locked")) ||
-                         number_of(theirs, "mtime_ns") == number_of(ours, "mtime_ns")));
+    if (!regular)
+        return grown == 0;
+    /* A guest that writes to it changes its times, and lets it grow, between the two looks. */
+    bool locked = json_is_true(json_object_get(ours, "locked"));
+    return number_of(theirs, "inode") == number_of(ours, "inode") &&
+           (locked ? grown >= 0
+                   : grown == 0 && number_of(theirs, "mtime_ns") == number_of(ours, "mtime_ns"));
 }
 
 /* What the note says that the source put beside its image. One that cannot be looked at says

@@ -6,8 +6,9 @@
  *
  * Both notes have fresh random names and texts and are made with O_EXCL in the real directory of
  * the image, so only one directory that both hosts reach can show both. The image itself is
- * compared by inode, size, and by QEMU's own locks (held by the source, seen by the destination) or
- * its time. What the two hosts told each other travels in the job's cookies.
+ * compared by inode, and by QEMU's own locks (held by the source, seen by the destination) or its
+ * size and time, since a guest that runs changes them. What the two hosts told each other travels
+ * in the job's cookies.
  *
  * What cannot be proved for want of a way (a directory that nobody can write to, a block device) is
  * unproved: refused, unless the caller has said that it is `unsafe` and so vouches for it. What is

@@ -119,7 +119,10 @@ static void test_another_file_of_a_shared_directory(void)
     expect_refused(here, there, "a different one");
 }
 
-/* A running guest changes its image between the two looks; QEMU's locks then tell that it is it. */
+#define IMAGE_GROWS_TO 65536
+
+/* A running guest changes its image between the two looks, and one of qcow2 grows; QEMU's locks
+ * then tell that it is it. */
 static void test_locks_stand_in_for_the_time(void)
 {
     make_image("shared", "disk.img", "content");
@@ -136,6 +139,7 @@ static void test_locks_stand_in_for_the_time(void)
         g_assert_true(vz_identify_offer(def, "hosta", false, &offer, &err));
         const struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_NOW}};
         g_assert_cmpint(futimens(fd, times), ==, 0);
+        g_assert_cmpint(pwrite(fd, "more", 4, IMAGE_GROWS_TO - 4), ==, 4);
         g_assert_cmpint(vz_identify_answer(def, offer, false, &answer, &err), ==, locked);
         g_clear_error(&err);
         vz_identify_remove(NULL, offer);
