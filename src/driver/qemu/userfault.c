@@ -102,11 +102,12 @@ static bool give(uid_t uid, gid_t gid, GError **err)
                        "post-copy needs userfaultfd, and the access list of '" NODE
                        "' does not let QEMU's user in: `setfacl -m u:%u:rw " NODE "` would",
                        (unsigned)uid);
-    mode_before = node.st_mode & MODE_MASK;
+    if (!entered)
+        mode_before = node.st_mode & MODE_MASK; /* else its group bits are our list's mask */
     if (!note(err))
         return false;
     entered = true;
-    if (!enter(uid, node.st_mode, err))
+    if (!enter(uid, mode_before, err))
         return false;
     return opens_for(uid, gid) ||
            vz_fail(err, VZ_ERR_ARGUMENT_UNSUPPORTED,
