@@ -62,7 +62,8 @@ static void take_packet(pump *p, const uint8_t *data, size_t bytes)
 {
     vz_frame frame;
     vz_frame_parse(data, &frame);
-    if (frame.program == VZ_PROGRAM_KEEPALIVE && frame.procedure == VZ_KEEPALIVE_PING)
+    if (frame.program == VZ_PROGRAM_KEEPALIVE && frame.procedure == VZ_KEEPALIVE_PING &&
+        vz_packets_queued(p->packets) < VZ_CLIENT_STREAM_QUEUE_BYTES)
         vz_packets_queue(p->packets, vz_keepalive_packet(VZ_KEEPALIVE_PONG));
     if (frame.program != p->frame.program || frame.type != VZ_PACKET_STREAM ||
         frame.serial != p->frame.serial)
@@ -180,7 +181,7 @@ static void *run(void *data)
     while (fine && !p->over)
         fine = turn(p, &err);
     if (!fine)
-        vz_debug("stream", "ended early: %s", err->message);
+        vz_warn("stream", "ended early: %s", err->message);
     pump_free(p);
     return NULL;
 }
