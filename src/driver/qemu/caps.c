@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define CACHE_FORMAT     2
+#define CACHE_FORMAT     3
 #define CACHE_BYTES_MAX  ((size_t)8 * 1024 * 1024)
 #define BOOT_ID_PATH     "/proc/sys/kernel/random/boot_id"
 #define DEFAULT_EMULATOR "/usr/bin/qemu-system-x86_64"
@@ -146,6 +146,8 @@ static void parse_migration_parameters(vz_qemu_caps *caps, const json_t *replies
     }
     add_names(caps->migration_parameters, json_object_get(replies, "device-list-properties"),
               "name");
+    if (json_is_true(json_object_get(replies, "multifd-zstd")))
+        g_hash_table_add(caps->migration_parameters, g_strdup(VZ_QEMU_PARAMETER_ZSTD));
 }
 
 static void parse_cpu_features(vz_qemu_caps *caps, vz_accel accel, const json_t *names)

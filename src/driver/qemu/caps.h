@@ -64,8 +64,10 @@ bool vz_qemu_caps_has_cpu_model(const vz_qemu_caps *caps, const char *name);
 
 /* Is there a device (QOM type) of that name: "virtio-blk-pci". */
 bool vz_qemu_caps_has_device(const vz_qemu_caps *caps, const char *name);
+/* A value that QEMU may have been built without. */
+#define VZ_QEMU_PARAMETER_ZSTD "multifd-compression=zstd"
 /* Names as in query-migrate-capabilities ("multifd") and query-migrate-parameters ("max-bandwidth";
- * also those without a default, such as "tls-creds"). */
+ * also those without a default, such as "tls-creds"; and VZ_QEMU_PARAMETER_ZSTD). */
 bool vz_qemu_caps_has_migration_capability(const vz_qemu_caps *caps, const char *name);
 bool vz_qemu_caps_has_migration_parameter(const vz_qemu_caps *caps, const char *name);
 bool vz_qemu_caps_has_command(const vz_qemu_caps *caps, const char *name);

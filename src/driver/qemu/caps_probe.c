@@ -172,6 +172,15 @@ static json_t *ask_cpu(vz_qmp *qmp)
     return names;
 }
 
+/* The parameter of its level is there either way; the value is not in a QEMU that was built
+ * without. */
+static bool has_zstd(vz_qmp *qmp)
+{
+    g_autoptr(GError) ignored = NULL;
+    return vz_qmp_do(qmp, "migrate-set-parameters",
+                     json_pack("{ss}", "multifd-compression", "zstd"), LISTS_TIMEOUT_US, &ignored);
+}
+
 json_t *vz_caps_probe_lists(const char *emulator, const vz_qemu_user *user, GError **err)
 {
     __attribute__((cleanup(child_clear))) child c = {.pidfd = -1, .words_fd = -1};
@@ -179,6 +188,7 @@ json_t *vz_caps_probe_lists(const char *emulator, const vz_qemu_user *user, GErr
     json_t *replies = qmp ? ask_all(qmp, err) : NULL;
     if (replies) {
         json_object_set_new(replies, "cpu-features", ask_cpu(qmp));
+        json_object_set_new(replies, "multifd-zstd", json_boolean(has_zstd(qmp)));
         return replies;
     }
     g_autofree char *words = c.words_fd >= 0 ? child_complaint(&c) : g_strdup("");
