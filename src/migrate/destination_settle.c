@@ -297,8 +297,10 @@ static void recover(vz_domain *domain, void *data)
     g_autoptr(GError) err = NULL;
     reload_old_config(m);
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
-    m->guest_died =
-        !vz_migration_offline(m) && !vz_snapshot_active(snapshot) && vz_migration_end_process(m);
+    /* One that was started is left alone where only its status is lost. */
+    bool started = vz_journal_state(m->journal) == VZ_RECORD_STARTED;
+    if (!vz_migration_offline(m) && !vz_snapshot_active(snapshot))
+        m->guest_died = started ? vz_migration_process_dead(m) : vz_migration_end_process(m);
     m->def = snapshot->live ? vz_def_ref(snapshot->live) : NULL;
     if (!vz_migration_attach(m, domain, &vz_destination_ops, &err)) {
         vz_error(m->id, "the arrival cannot be settled: %s", err->message);
@@ -351,6 +353,9 @@ void vz_destination_recover(vz_migration *m)
         return;
     }
     g_autoptr(vz_domain) domain = find_domain(m);
+    if (vz_journal_state(m->journal) == VZ_RECORD_STARTED && !domain &&
+        !vz_saga_is_over(&m->saga) && !vz_migration_process_dead(m))
+        return; /* its pages go on coming */
     if (vz_journal_state(m->journal) == VZ_RECORD_STARTED &&
         (!domain || vz_saga_is_over(&m->saga))) {
         vz_migration_stop_carrier(m);

@@ -52,8 +52,11 @@ bool vz_destination_may_be_switched(vz_migration *m)
     vz_memory_status status;
     g_autoptr(GError) err = NULL;
     g_autofree char *probed = vz_journal_get(m->journal, VZ_NOTE_PROBED);
-    return (m->saga.facts & VZ_FACT_POSTCOPY) && probed && query(m, &status, &err) &&
-           status != VZ_MEMORY_COMPLETED && status != VZ_MEMORY_FAILED;
+    if (!(m->saga.facts & VZ_FACT_POSTCOPY) || !probed || m->guest_died)
+        return false;
+    /* A QEMU that cannot be asked just now may hold the only copy. */
+    return !query(m, &status, &err) ||
+           (status != VZ_MEMORY_COMPLETED && status != VZ_MEMORY_FAILED);
 }
 
 /* The source's QEMU has to hear the end, or takes the move for failed and runs the guest again
@@ -188,6 +191,14 @@ static bool listen_from(vz_migration *m, unsigned *first, GError **err)
     return vz_stream_expect(m->sockets, m->carrier, *first + vz_stream_channels(&m->stream), err);
 }
 
+/* What is not found is not dead: the source would drop the pages that have not come. */
+static void fail_lost_sight(GError **err)
+{
+    vz_fail(err, VZ_ERR_OPERATION_FAILED,
+            "virtvzd was restarted and has not found that guest's job again, but its process may "
+            "live: its log says why");
+}
+
 static json_t *listen_again(vz_migration *m, vz_domain *domain, unsigned first, GError **err)
 {
     vz_memory_status status;
@@ -195,8 +206,12 @@ static json_t *listen_again(vz_migration *m, vz_domain *domain, unsigned first, 
     g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
     if (pages)
         return json_pack("{sb}", "completed", 1);
-    if (!vz_snapshot_active(s) || m->guest_died || !m->domain)
+    if (m->guest_died || vz_migration_process_dead(m))
         return json_pack("{sb}", "dead", 1);
+    if (!vz_snapshot_active(s) || !m->domain) {
+        fail_lost_sight(err);
+        return NULL;
+    }
     if (!await_pause(m, &status, err))
         return NULL;
     if (status == VZ_MEMORY_COMPLETED) {
@@ -254,8 +269,12 @@ json_t *vz_postcopy_reply_recover(const vz_asked *asked, GError **err)
         vz_migration_domain_uuid(m, uuid)
             ? vz_table_find_uuid(vz_migrate_settings(m->service)->table, uuid, NULL, &none)
             : NULL;
-    if (!domain)
+    if (!domain && vz_migration_process_dead(m))
         return json_pack("{sb}", "dead", 1);
+    if (!domain) {
+        fail_lost_sight(err);
+        return NULL;
+    }
     visit *v = g_new0(visit, 1);
     v->refs = 2;
     v->m = vz_migration_ref(m);

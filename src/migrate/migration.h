@@ -52,6 +52,7 @@ enum {
 #define VZ_NOTE_SWITCHED         "switched"    /* to post-copy: there is no way back */
 #define VZ_NOTE_HELD             "held"        /* post-copy is paused until a user resumes it */
 #define VZ_NOTE_SOCKET           "socket"      /* destination: direct.h, to be removed */
+#define VZ_NOTE_MEMLOCK          "memlock"     /* source: QEMU's limit before, SOFT HARD */
 #define VZ_NOTE_INCARNATION      "incarnation" /* of the peer's records */
 #define VZ_NOTE_INVITATION       "invitation"  /* source: by which it knows the destination */
 
@@ -75,7 +76,6 @@ struct vz_migration {
     vz_stream stream;                  /* how memory travels */
     bool switched;                     /* to post-copy: the guest cannot go back */
     bool pages_lost;                   /* with a QEMU of post-copy; err_text says which */
-    unsigned first_channel;            /* of memory, of the present connection */
     struct vz_stream_sockets *sockets; /* stream_sockets.h; NULL: no stream yet */
     struct vz_direct *direct;          /* direct.h; NULL: memory goes by the carrier */
     char *peer_fingerprint;            /* NULL: the other host is not known yet */
@@ -117,7 +117,6 @@ struct vz_migration {
     bool end_announced;               /* JOB_COMPLETED was sent */
     bool postcopy_wanted;             /* somebody has asked for the switch */
     bool postcopy_held;               /* a user has paused it: not connected again by itself */
-    int64_t paused_postcopy_us;       /* since when its connection is broken; 0: it is not */
     bool verdict_known;               /* `verdict` was just asked for */
     vz_outcome verdict;
     json_t *answer;           /* the destination's last, or its silence; NULL: it was not asked */

@@ -170,6 +170,20 @@ static char *kept_xml(vz_migrate *service, const vz_options *options, const vz_d
     return NULL;
 }
 
+bool vz_source_definitions(vz_migrate *service, const vz_snapshot *snapshot,
+                           const vz_options *options, char **ret_running, char **ret_kept,
+                           GError **err)
+{
+    const vz_def *subject = snapshot->live ? snapshot->live : snapshot->config;
+    const vz_def *own = snapshot->config ? snapshot->config : snapshot->live;
+    g_autofree char *running = running_xml(service, options, subject, err);
+    if (!running || (vz_options_has(options, VZ_OPTION_PERSIST_DEST) &&
+                     !(*ret_kept = kept_xml(service, options, own, err))))
+        return false;
+    *ret_running = g_steal_pointer(&running);
+    return true;
+}
+
 static bool check_state(const vz_snapshot *snapshot, bool offline, GError **err)
 {
     if (!vz_snapshot_check_no_job(snapshot, err))
@@ -202,11 +216,9 @@ static vz_migration *new_job(vz_migrate *service, vz_domain *domain,
     if (!check_state(snapshot, offline, err))
         return NULL;
     const vz_def *subject = offline ? snapshot->config : snapshot->live;
-    const vz_def *own = snapshot->config ? snapshot->config : snapshot->live;
-    g_autofree char *xml = running_xml(service, request->options, subject, err);
+    g_autofree char *xml = NULL;
     g_autofree char *kept = NULL;
-    if (!xml || (vz_options_has(request->options, VZ_OPTION_PERSIST_DEST) &&
-                 !(kept = kept_xml(service, request->options, own, err))))
+    if (!vz_source_definitions(service, snapshot, request->options, &xml, &kept, err))
         return NULL;
     g_autoptr(vz_migration) m = vz_migration_create(service, VZ_SIDE_SOURCE, job, err);
     if (!m)
@@ -238,7 +250,7 @@ static void no_perform(vz_migration *m)
                           "the client that drove the migration did not go on to Perform in time");
 }
 
-static void no_confirm(vz_migration *m)
+void vz_source_no_confirm(vz_migration *m)
 {
     vz_source_give_up(m, "the client that drove the migration did not confirm it in time");
 }
@@ -358,7 +370,7 @@ bool vz_source_perform(vz_migration *m, const vz_source_destination *destination
     if (m->abort_reason && m->domain) /* its client went after the release: no Confirm will come */
         vz_source_settle_later(m);
     else if (!m->peer_to_peer)
-        vz_migrate_watch_phase(m, no_confirm);
+        vz_migrate_watch_phase(m, vz_source_no_confirm);
     return true;
 }
 
@@ -402,6 +414,8 @@ bool vz_source_begin_again(vz_domain *domain, char **ret_cookie, char **ret_xml,
     if (!m)
         return false;
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
+    if (!vz_snapshot_check_active(snapshot, err))
+        return false;
     *ret_xml = vz_def_format(snapshot->live, VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE |
                                                  VZ_DEF_FORMAT_SECURE);
     *ret_cookie = begin_cookie(m, NULL);

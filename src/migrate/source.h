@@ -25,6 +25,12 @@ typedef struct {
 bool vz_source_begin(vz_migrate *service, vz_domain *domain, const vz_source_request *request,
                      vz_migration **ret_migration, char **ret_xml, GError **err);
 
+/* The definitions that go with the guest: the one to run there and, with PERSIST_DEST, the one to
+ * keep; the caller's. Errors as of vz_source_begin. Any thread. */
+bool vz_source_definitions(vz_migrate *service, const vz_snapshot *snapshot,
+                           const vz_options *options, char **ret_running, char **ret_kept,
+                           GError **err);
+
 /* The cookie of Begin, the caller's, once it is known who the other host is; how memory is to
  * travel is chosen for it (choice.h). local_address: by which the client reached this host; peer:
  * the destination's numeric address; either may be NULL: not known. Once a job. */

@@ -144,8 +144,14 @@ void vz_source_give_up(vz_migration *m, const char *reason)
 
 void vz_source_client_lost(vz_migration *m)
 {
-    if (m->switched)
-        return; /* it goes on by itself */
+    if (m->switched) {
+        /* It goes on without a client: who is busy with it sees the reason at its end. */
+        if (!m->abort_reason)
+            m->abort_reason = g_strdup("the client that drove the migration has gone");
+        if (!m->busy)
+            vz_source_settle_later(m);
+        return;
+    }
     if (m->busy) {
         vz_migration_abort(m, "the client that drove the migration has gone");
         return;

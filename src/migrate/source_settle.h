@@ -9,6 +9,8 @@
 void vz_source_settle(vz_migration *m);
 /* The same as a task of its own. */
 void vz_source_settle_later(vz_migration *m);
+/* The same where nobody confirms in time; for vz_migrate_watch_phase. */
+void vz_source_no_confirm(vz_migration *m);
 
 /* The guest has moved, or is asked about: what is left is done, however often it takes. false: it
  * has not, or not yet; err says which. */

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "driver/qemu/driver.h"
+#include "migrate/service.h"
 #include "migrate/source_settle.h"
 #include "migrate/stream_sockets.h"
 
@@ -252,9 +253,18 @@ static bool round_of(vz_migration *m, watch *w, bool *ret_over, GError **err)
     return true;
 }
 
+/* After a restart: a channel that nobody knows of is none that lives. */
+static void find_carrier_again(vz_migration *m)
+{
+    g_autoptr(GError) err = NULL;
+    if (!m->carrier && !vz_migration_keep_carrier(m, NULL, &err))
+        vz_warn(m->id, "%s", err->message);
+}
+
 bool vz_source_serve_pages(vz_migration *m, GError **err)
 {
     watch w = {.whole_us = vz_now_us()};
+    find_carrier_again(m);
     for (;;) {
         bool over = false;
         if (!round_of(m, &w, &over, err))
@@ -288,11 +298,16 @@ bool vz_source_op_pause_postcopy(vz_domain *domain, void *job, GError **err)
     m->postcopy_held = true;
     m->memory_event = true;
     g_autoptr(GError) paused = NULL; /* by itself, already */
+    g_autoptr(GError) ignored = NULL;
     vz_memory_status status;
-    return vz_memory_pause_postcopy(vz_qemu_qmp(qemu), &paused) ||
-           (vz_memory_query(vz_qemu_qmp(qemu), &status, NULL, NULL, err) &&
-            (status == VZ_MEMORY_POSTCOPY_PAUSED ||
-             vz_fail(err, VZ_ERR_OPERATION_FAILED, "%s", paused->message)));
+    if (vz_memory_pause_postcopy(vz_qemu_qmp(qemu), &paused) ||
+        (vz_memory_query(vz_qemu_qmp(qemu), &status, NULL, NULL, err) &&
+         (status == VZ_MEMORY_POSTCOPY_PAUSED ||
+          vz_fail(err, VZ_ERR_OPERATION_FAILED, "%s", paused->message))))
+        return true;
+    m->postcopy_held = false;
+    vz_migration_note(m, VZ_NOTE_HELD, "no", &ignored);
+    return false;
 }
 
 bool vz_source_op_set_postcopy_speed(vz_domain *domain, void *job, uint64_t bytes_s, GError **err)
@@ -320,6 +335,7 @@ bool vz_source_resume_postcopy(vz_migration *m, GError **err)
     if (!vz_migration_note(m, VZ_NOTE_HELD, "no", err))
         return false;
     m->postcopy_held = false;
+    find_carrier_again(m);
     m->busy++;
     bool ok = true;
     bool flows = false;
@@ -333,5 +349,9 @@ bool vz_source_resume_postcopy(vz_migration *m, GError **err)
             ok = vz_migration_fail_aborted(m, err);
     }
     m->busy--;
+    if (ok) /* whoever resumed it confirms it, or has gone */
+        vz_migrate_watch_phase(m, vz_source_no_confirm);
+    else
+        vz_migrate_retry(m, vz_source_settle);
     return ok;
 }

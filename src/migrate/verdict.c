@@ -84,9 +84,9 @@ static vz_outcome ask_once(vz_migration *migration, bool *ret_again)
 vz_outcome vz_verdict_ask(vz_migration *migration)
 {
     int64_t deadline_us = vz_now_us() + VZ_VERDICT_PATIENCE_US;
-    vz_migration_uncancel(migration);
     for (;;) {
         bool again = true;
+        vz_migration_uncancel(migration); /* a client may go meanwhile */
         vz_outcome answer = ask_once(migration, &again);
         if (answer != VZ_OUTCOME_UNKNOWN || !again || migration->resolving ||
             vz_now_us() >= deadline_us)

@@ -6,6 +6,7 @@ One lab and one guest serve the whole file; every test leaves it running on one 
 """
 
 import os
+import signal
 import sys
 import time
 import unittest
@@ -212,7 +213,31 @@ class Faults(PostCopy):
             self.expect_end()
 
     def test_source_daemon_killed(self):
-        self.kill_daemon(self.here)
+        """QEMU goes on serving meanwhile, and nobody breaks its connection."""
+        with worker.unharmed():
+            process = self.begin()
+            self.switch(process)
+            scene.lab.shape("40mbit")  # for longer than a crippled connection is let live
+            self.here.daemon("kill")
+            self.here.daemon("start")
+            seen = set()
+            eventually("all has come", lambda: seen.add(state(self.there)) or
+                       "running (migrated)" in seen, LONG_S)
+            self.assertEqual(seen, {"running (post-copy)", "running (migrated)"})
+            self.expect_end()
+
+    def test_client_gone_after_perform(self):
+        """The guest does not wait for a client that never comes to Finish."""
+        with worker.unharmed():
+            process = self.begin(*(word for word in MOVE if word != "--p2p"))
+            self.in_precopy(process)
+            process.send_signal(signal.SIGSTOP)
+            virsh(self.here, "migrate-postcopy", worker.name)
+            eventually("the source has let go", lambda: state(self.here) == "paused (post-copy)", 60)
+            process.kill()
+            process.communicate()
+            eventually("it runs there", lambda: state(self.there).startswith("running"), 30)
+            self.expect_end()
 
     def test_destination_daemon_killed(self):
         self.kill_daemon(self.there)
