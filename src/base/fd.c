@@ -7,10 +7,13 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #define LISTEN_BACKLOG 64
+/* A listener whose backlog is full lets a caller wait. */
+#define CONNECT_PATIENCE_S 5
 
 void vz_fd_clear(int *fd)
 {
@@ -210,8 +213,12 @@ int vz_unix_connect(const char *path, GError **err)
     struct sockaddr_un address;
     if (!unix_address(path, &address, err))
         return -1;
+    const struct timeval patience = {.tv_sec = CONNECT_PATIENCE_S};
+    const struct timeval for_ever = {0};
     vz_autofd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0 ||
+        connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &for_ever, sizeof(for_ever)) < 0) {
         vz_fail_errno(err, errno, "cannot connect to '%s'", path);
         return -1;
     }

@@ -20,9 +20,16 @@ static uint64_t number_of(const json_t *object, const char *key)
 
 /* --- options: which are on, and why --- */
 
+static bool is_direct(const vz_cmd_migration *m)
+{
+    return vz_options_has(m->options, VZ_OPTION_DIRECT_STREAM) ||
+           vz_options_has(m->options, VZ_OPTION_URI_UNIX);
+}
+
 static const char *why_on(const vz_cmd_migration *m, vz_option_id id)
 {
-    if (vz_option_info(id)->status == VZ_STATUS_ALREADY_TRUE)
+    if (vz_option_info(id)->status == VZ_STATUS_ALREADY_TRUE &&
+        !(id == VZ_OPTION_TLS && is_direct(m)))
         return "always";
     if (!vz_options_has(m->options, id))
         return NULL;
@@ -149,12 +156,30 @@ static void show_findings(FILE *out, const json_t *plan, bool refusing)
     }
 }
 
+static const char *protection(const vz_cmd_migration *m)
+{
+    if (!is_direct(m))
+        return "encrypted (TLS 1.3), with keys made for this move alone";
+    return vz_options_has(m->options, VZ_OPTION_TLS)
+               ? "memory encrypted by QEMU, with x509 certificates; all else with keys made for "
+                 "this move alone"
+               : "memory NOT encrypted, it goes from QEMU to QEMU; all else with keys made for "
+                 "this move alone";
+}
+
+static const char *state_there(const vz_cmd_migration *m)
+{
+    if (vz_options_has(m->options, VZ_OPTION_OFFLINE))
+        return "shut off";
+    return vz_options_has(m->options, VZ_OPTION_PAUSED) || m->state != STATE_RUNNING ? "paused"
+                                                                                     : "running";
+}
+
 static void show(const vz_cmd_migration *m, const json_t *plan)
 {
     FILE *out = m->command->printer.out;
     const json_t *to = json_object_get(plan, "to");
     const char *host = text_of(to, "host");
-    bool paused = vz_options_has(m->options, VZ_OPTION_PAUSED) || m->state != STATE_RUNNING;
     fprintf(out, "%s %s from %s to %s\n", text_of(plan, "domain"),
             json_is_true(json_object_get(plan, "move")) ? "would move" : "would not move",
             text_of(json_object_get(plan, "from"), "host"), host ? host : m->host);
@@ -164,7 +189,7 @@ static void show(const vz_cmd_migration *m, const json_t *plan)
                  : vz_options_has(m->options, VZ_OPTION_OFFLINE)
                      ? "offline: it is shut off, and its definition moves"
                      : "not live: it is paused while its memory is copied"));
-    row(out, "protection", g_strdup("encrypted (TLS 1.3), with keys made for this move alone"));
+    row(out, "protection", g_strdup(protection(m)));
     if (text_of(to, "data"))
         row(out, "data port", g_strdup(text_of(to, "data")));
     show_options(out, json_object_get(plan, "options"));
@@ -173,7 +198,7 @@ static void show(const vz_cmd_migration *m, const json_t *plan)
     show_stream(out, json_object_get(plan, "stream"));
     show_prediction(out, plan);
     row(out, "there",
-        g_strdup_printf("%s, %s", paused ? "paused" : "running",
+        g_strdup_printf("%s, %s", state_there(m),
                         vz_options_has(m->options, VZ_OPTION_PERSIST_DEST) ? "defined"
                                                                            : "transient"));
     row(out, "here",

@@ -8,6 +8,7 @@
 #include "migrate/plan.h"
 #include "migrate/precheck.h"
 #include "migrate/service.h"
+#include "migrate/source.h"
 #include "migrate/uri.h"
 #include "migrate/visit.h"
 #include "rpc/client.h"
@@ -83,6 +84,7 @@ typedef struct {
     vz_guest_facts facts;
     vz_choice choice; /* of one that runs or is paused */
     vz_cookie theirs; /* once it has answered */
+    char *xml;        /* as it is to run there */
     char *uri;        /* of its data port */
     char *data_host;
     uint16_t data_port;
@@ -99,6 +101,7 @@ static void checking_clear(checking *c)
     vz_channel_keys_free(c->keys);
     vz_guest_facts_clear(&c->facts);
     vz_cookie_clear(&c->theirs);
+    g_free(c->xml);
     g_free(c->uri);
     g_free(c->data_host);
     g_free(c->qemu_there);
@@ -130,9 +133,17 @@ static void look_at_guest(checking *c)
 {
     const vz_check_request *r = c->request;
     g_autoptr(GError) refused = NULL;
+    g_autoptr(GError) changed = NULL;
+    g_autofree char *kept = NULL;
     GPtrArray *findings = c->findings[VZ_CHECK_SOURCE];
     if (!vz_options_check(r->options, VZ_GUEST_VM, &refused))
         vz_findings_refuse_error(findings, "options", refused, "leave that out");
+    if (!vz_source_definitions(r->service, c->snapshot, r->options, &c->xml, &kept, &changed)) {
+        vz_findings_refuse_error(findings, "definition", changed,
+                                 "change in it only what may differ, or leave it out");
+        c->xml = vz_def_format(c->def, VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE |
+                                           VZ_DEF_FORMAT_SECURE);
+    }
     vz_precheck_look_at_guest(r->service, r->domain, r->options, findings);
     vz_guest_facts_gather(r->domain, c->def, &c->facts);
     offer_disks(c);
@@ -163,14 +174,14 @@ static bool read_answer(checking *c, const char *text, GError **err)
     if (!cookie || !uri)
         return vz_fail(err, VZ_ERR_RPC, "the destination's answer makes no sense");
     c->uri = g_strdup(uri);
-    c->qemu_there = g_strdup(json_string_value(json_object_get(answer, "qemu")));
+    c->qemu_there = vz_finding_text(answer, "qemu");
     if (!vz_cookie_parse(cookie, strlen(cookie), "check", &c->theirs, err) ||
         !vz_findings_add_json(c->findings[VZ_CHECK_DESTINATION],
                               json_object_get(answer, "findings"), err) ||
         !vz_uri_parse_data(uri, &c->data_host, &c->data_port, err) ||
         !vz_choice_take_answer(&c->choice.stream, c->choice.why, c->theirs.stream, err))
         return false;
-    if (c->data_port == 0)
+    if (c->data_port == 0 || vz_uri_is_guessed_port(c->data_port))
         c->data_port = c->theirs.port;
     return true;
 }
@@ -188,10 +199,8 @@ static bool ask_destination(checking *c, GError **err)
     const vz_check_request *r = c->request;
     g_autoptr(vz_arena) arena = vz_arena_new(ANSWER_BYTES_MAX);
     g_autoptr(GArray) params = NULL;
-    g_autofree char *xml = vz_def_format(c->def, VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE |
-                                                     VZ_DEF_FORMAT_SECURE);
     g_autoptr(vz_options) theirs =
-        vz_p2p_destination_options(r->options, xml, c->snapshot->state == VZ_STATE_RUNNING);
+        vz_p2p_destination_options(r->options, c->xml, c->snapshot->state == VZ_STATE_RUNNING);
     g_autoptr(vz_client) client =
         vz_p2p_connect(r->dconnuri, vz_domain_inbox(r->domain), arena, err);
     choose_stream(c, client ? vz_client_remote_address(client) : NULL);

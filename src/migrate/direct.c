@@ -30,8 +30,6 @@
 struct vz_direct {
     vz_direct_way way;
     uint16_t port; /* TCP */
-    bool unlocked; /* source: QEMU may lock more memory than `locked_before` */
-    struct rlimit locked_before;
 };
 
 vz_direct_way vz_direct_way_of(const vz_options *options)
@@ -50,9 +48,9 @@ static const char *path_of(const vz_migration *m)
 
 /* --- TLS --- */
 
-static const char *tls_dir(const vz_migration *m)
+const char *vz_direct_tls_dir(const vz_migrate *service)
 {
-    const char *configured = vz_migrate_settings(m->service)->tls_dir;
+    const char *configured = vz_migrate_settings(service)->tls_dir;
     if (configured && *configured)
         return configured;
     return g_file_test(TLS_DIR_MIGRATE, G_FILE_TEST_IS_DIR) ? TLS_DIR_MIGRATE : TLS_DIR_QEMU;
@@ -70,7 +68,7 @@ static bool add_credentials(vz_migration *m, vz_qemu *qemu, const char *endpoint
 {
     if (!vz_options_has(m->options, VZ_OPTION_TLS))
         return true;
-    const char *dir = tls_dir(m);
+    const char *dir = vz_direct_tls_dir(m->service);
     json_t *args = json_pack("{ss ss ss ss sb}", "qom-type", "tls-creds-x509", "id", CREDENTIALS,
                              "dir", dir, "endpoint", endpoint, "verify-peer", 1);
     remove_credentials(qemu);
@@ -119,11 +117,12 @@ bool vz_direct_listen(vz_migration *m, vz_qemu *qemu, GError **err)
         return false;
     if (m->direct->way == VZ_DIRECT_UNIX)
         return claim_path(m, path_of(m), err) && listen_on(m, qemu, path_of(m), err);
-    const char *address = settings->data_address ? settings->data_address : "";
+    const char *asked = vz_options_text(m->options, VZ_OPTION_LISTEN_ADDRESS);
+    const char *address = asked ? asked : settings->data_address ? settings->data_address : "";
     bool brackets = strchr(address, ':') != NULL;
-    g_autofree char *place =
-        g_strdup_printf("tcp:%s%s%s:%d,to=%d", brackets ? "[" : "", address, brackets ? "]" : "",
-                        settings->direct_port, settings->direct_port + VZ_DIRECT_PORTS - 1);
+    g_autofree char *place = g_strdup_printf(
+        "tcp:%s%s%s:%d,to=%d", brackets ? "[" : "", address, brackets ? "]" : "",
+        settings->direct_port, MIN(settings->direct_port + VZ_DIRECT_PORTS - 1, UINT16_MAX));
     return listen_on(m, qemu, place, err) &&
            (m->direct->port = vz_memory_port(vz_qemu_qmp(qemu), err)) != 0;
 }
@@ -184,6 +183,31 @@ static uint64_t lockable_by(pid_t pid)
     return g_str_has_prefix(line, "unlimited") ? UINT64_MAX : g_ascii_strtoull(line, NULL, 10);
 }
 
+/* First, so that the next daemon takes it back where this one dies. */
+static bool note_memlock(vz_migration *m, pid_t pid, GError **err)
+{
+    struct rlimit before;
+    if (prlimit(pid, RLIMIT_MEMLOCK, NULL, &before) < 0)
+        return true; /* then it cannot be raised, either */
+    g_autofree char *text = g_strdup_printf("%llu %llu", (unsigned long long)before.rlim_cur,
+                                            (unsigned long long)before.rlim_max);
+    return vz_migration_note(m, VZ_NOTE_MEMLOCK, text, err);
+}
+
+static void lock_memory_again(vz_migration *m, pid_t pid)
+{
+    unsigned long long soft, hard;
+    g_autoptr(GError) err = NULL;
+    g_autofree char *text = vz_journal_get(m->journal, VZ_NOTE_MEMLOCK);
+    if (!text || sscanf(text, "%llu %llu", &soft, &hard) != 2)
+        return;
+    const struct rlimit before = {.rlim_cur = soft, .rlim_max = hard};
+    if (prlimit(pid, RLIMIT_MEMLOCK, &before, NULL) < 0 && errno != EPERM)
+        vz_warn(m->id, "QEMU's limit of locked memory stays raised: %s", g_strerror(errno));
+    if (!vz_migration_note(m, VZ_NOTE_MEMLOCK, "", &err))
+        vz_warn(m->id, "%s", err->message);
+}
+
 /* No limit, since the kernel counts what all processes of a user have pinned. */
 static bool unlock_memory(vz_migration *m, vz_qemu *qemu, GError **err)
 {
@@ -191,10 +215,12 @@ static bool unlock_memory(vz_migration *m, vz_qemu *qemu, GError **err)
     pid_t pid = vz_qemu_pid(qemu);
     if (!m->stream.zerocopy)
         return true;
-    m->direct->unlocked = prlimit(pid, RLIMIT_MEMLOCK, &all, &m->direct->locked_before) == 0;
+    if (!note_memlock(m, pid, err))
+        return false;
+    bool unlocked = prlimit(pid, RLIMIT_MEMLOCK, &all, NULL) == 0;
     uint64_t needed = pinned_at_most(m);
     uint64_t limit = lockable_by(pid);
-    return m->direct->unlocked || (needed != 0 && limit >= needed) ||
+    return unlocked || (needed != 0 && limit >= needed) ||
            vz_fail(err, VZ_ERR_OPERATION_INVALID,
                    "zero-copy over %u connections may have %" G_GUINT64_FORMAT
                    " KiB of the guest's "
@@ -221,21 +247,20 @@ static char *unix_place(vz_migration *m, vz_qemu *qemu, GError **err)
     return vz_qmp_send_fd(vz_qemu_qmp(qemu), FD_NAME, fd, err) ? g_strdup("fd:" FD_NAME) : NULL;
 }
 
-/* As libvirt: the host of the migration URI, which by default is the destination's own name. */
-static char *expected_name(const vz_migration *m)
+char *vz_direct_expected_name(const vz_options *options, const char *peer_name)
 {
     g_autoptr(GError) none = NULL;
-    const char *asked = vz_options_text(m->options, VZ_OPTION_TLS_DESTINATION);
-    const char *uri = vz_options_text(m->options, VZ_OPTION_URI);
+    const char *asked = vz_options_text(options, VZ_OPTION_TLS_DESTINATION);
+    const char *uri = vz_options_text(options, VZ_OPTION_URI);
     char *host = NULL;
     if (!asked && uri && vz_uri_parse_data(uri, &host, NULL, &none))
         return host;
-    return g_strdup(asked ? asked : m->peer_name);
+    return g_strdup(asked ? asked : peer_name);
 }
 
 bool vz_direct_send(vz_migration *m, vz_qemu *qemu, const vz_memory_limits *limits, GError **err)
 {
-    g_autofree char *name = expected_name(m);
+    g_autofree char *name = vz_direct_expected_name(m->options, m->peer_name);
     if (!add_credentials(m, qemu, "client", err) || !unlock_memory(m, qemu, err))
         return false;
     m->stream.tls_hostname = *m->stream.tls_creds ? name : "";
@@ -250,24 +275,32 @@ bool vz_direct_send(vz_migration *m, vz_qemu *qemu, const vz_memory_limits *limi
 void vz_direct_undo(vz_migration *m)
 {
     g_autoptr(GError) err = NULL;
-    vz_qemu *qemu = m->direct && !m->guest_died ? vz_migration_qemu(m, &err) : NULL;
+    vz_qemu *qemu = m->guest_died ? NULL : vz_migration_qemu(m, &err);
     if (!qemu)
         return;
-    if (m->direct->unlocked &&
-        prlimit(vz_qemu_pid(qemu), RLIMIT_MEMLOCK, &m->direct->locked_before, NULL) < 0)
-        vz_warn(m->id, "QEMU's limit of locked memory stays raised: %s", g_strerror(errno));
-    m->direct->unlocked = false;
+    lock_memory_again(m, vz_qemu_pid(qemu));
+    if (!m->direct)
+        return;
     if (*m->stream.tls_creds)
         remove_credentials(qemu);
+    if (m->direct->way == VZ_DIRECT_UNIX) { /* QEMU has taken it, if the stream began */
+        g_autoptr(GError) taken = NULL;
+        vz_qmp_do(vz_qemu_qmp(qemu), "closefd", json_pack("{ss}", "fdname", FD_NAME),
+                  VZ_QMP_TIMEOUT_US, &taken);
+    }
     m->stream.tls_creds = "";
 }
 
 void vz_direct_close(vz_migration *m)
 {
     struct stat there;
+    g_autoptr(GError) err = NULL;
     g_autofree char *path = vz_journal_get(m->journal, VZ_NOTE_SOCKET);
     /* QEMU removes it, unless it was killed. */
-    if (path && lstat(path, &there) == 0 && S_ISSOCK(there.st_mode))
+    if (path && *path && lstat(path, &there) == 0 && S_ISSOCK(there.st_mode))
         unlink(path);
+    /* Once: the caller may use the path again, for the way back. */
+    if (path && *path && !vz_migration_note(m, VZ_NOTE_SOCKET, "", &err))
+        vz_warn(m->id, "%s", err->message);
     g_clear_pointer(&m->direct, g_free);
 }

@@ -24,6 +24,13 @@ typedef enum { VZ_DIRECT_NONE, VZ_DIRECT_TCP, VZ_DIRECT_UNIX } vz_direct_way;
 /* What the caller asks for. Any thread. */
 vz_direct_way vz_direct_way_of(const vz_options *options);
 
+/* Where QEMU's certificates are: virtvzd.conf's directory, or libvirt's. Any thread. */
+const char *vz_direct_tls_dir(const vz_migrate *service);
+/* The host name that the destination's certificate has to be for. As libvirt: tls.destination, or
+ * the host of the migration URI, which by default is the destination's own name. Caller frees. Any
+ * thread. */
+char *vz_direct_expected_name(const vz_options *options, const char *peer_name);
+
 /* Destination: QEMU listens. SYSTEM_ERROR where something is at the path already;
  * OPERATION_FAILED with QEMU's words. */
 bool vz_direct_listen(vz_migration *migration, vz_qemu *qemu, GError **err);

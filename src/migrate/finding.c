@@ -117,8 +117,7 @@ json_t *vz_findings_to_json(const GPtrArray *findings, const char *side)
     return array;
 }
 
-/* A peer's text as it may be shown; NULL: it is none. Caller frees. */
-static char *text_of(const json_t *object, const char *key)
+char *vz_finding_text(const json_t *object, const char *key)
 {
     const char *text = json_string_value(json_object_get(object, key));
     if (!text || strlen(text) > VZ_FINDING_TEXT_MAX)
@@ -138,9 +137,9 @@ bool vz_findings_add_json(GPtrArray *findings, const json_t *array, GError **err
         return vz_fail(err, VZ_ERR_RPC, "the other host's list of findings is missing");
     json_array_foreach((json_t *)(uintptr_t)array, i, object)
     {
-        g_autofree char *check = text_of(object, "check");
-        g_autofree char *text = text_of(object, "text");
-        g_autofree char *remedy = text_of(object, "remedy");
+        g_autofree char *check = vz_finding_text(object, "check");
+        g_autofree char *text = vz_finding_text(object, "text");
+        g_autofree char *remedy = vz_finding_text(object, "remedy");
         if (!check || !text || !remedy)
             return vz_fail(err, VZ_ERR_RPC, "finding %zu of the other host is malformed", i);
         add(findings, check, json_is_true(json_object_get(object, "refuses")),

@@ -44,5 +44,8 @@ void vz_findings_log(const GPtrArray *findings, const char *subject);
 /* [{"check", "refuses", "code", "text", "remedy"}]; `side` ("source", "destination") is added where
  * it is not NULL. The caller's. */
 json_t *vz_findings_to_json(const GPtrArray *findings, const char *side);
+/* A peer's text as it may be shown, of at most VZ_FINDING_TEXT_MAX bytes, control characters
+ * replaced; NULL: it is none. Caller frees. */
+char *vz_finding_text(const json_t *object, const char *key);
 /* Adds what a peer sent; RPC where it is malformed. Control characters are replaced. */
 bool vz_findings_add_json(GPtrArray *findings, const json_t *array, GError **err);

@@ -67,6 +67,11 @@ void vz_precheck_options(const vz_precheck_subject *subject, const char *name, G
 
 /* Likewise: what a direct stream lacks, and all that RDMA lacks here (direct.h). */
 void vz_precheck_direct(const vz_precheck_subject *subject, const char *name, GPtrArray *findings);
+/* Likewise: the certificates of one with TLS: there, of this host's CA, not expired, and the
+ * destination's for the name that is expected. Whether each side's CA knows the other's, the
+ * handshake tells. */
+void vz_precheck_certificates(const vz_precheck_subject *subject, const char *name,
+                              GPtrArray *findings);
 
 /* All of the source's side. Actor. */
 void vz_precheck_look_at_guest(vz_migrate *service, vz_domain *domain, const vz_options *options,

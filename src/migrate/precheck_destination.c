@@ -267,11 +267,19 @@ static bool prove_disk(const vz_precheck_subject *s, json_t *offer, GPtrArray *f
     return proved;
 }
 
+/* A second Prepare: the notes beside the images are the first one's. */
+static bool is_prepared(const vz_precheck_subject *s)
+{
+    g_autoptr(vz_migration) first =
+        s->domain ? NULL : vz_migrate_find(s->service, VZ_SIDE_DESTINATION, s->cookie->job);
+    return first != NULL;
+}
+
 static void check_disks(const vz_precheck_subject *s, const char *name, GPtrArray *findings)
 {
     size_t i;
     json_t *offer;
-    if (!s->def || (!s->disks_answered && !vz_findings_refuse_move(findings)))
+    if (!s->def || (!s->disks_answered && !vz_findings_refuse_move(findings)) || is_prepared(s))
         return;
     json_array_foreach((json_t *)(uintptr_t)s->cookie->disks, i, offer)
     {
@@ -288,6 +296,7 @@ const vz_precheck vz_prechecks_destination[] = {
     {"emulator", check_emulator},
     {"options", vz_precheck_options},
     {"direct-stream", vz_precheck_direct},
+    {"certificates", vz_precheck_certificates},
     {"qemu-version", check_qemu_version},
     {"machine", check_machine},
     {"accelerator", check_accelerator},

@@ -5,6 +5,7 @@
 #include "driver/qemu/driver.h"
 #include "migrate/question.h"
 #include "migrate/service.h"
+#include "migrate/whereabouts.h"
 #include "migrate/tunnel.h"
 #include "storage/identify.h"
 
@@ -17,8 +18,11 @@ static void check_state(const vz_precheck_subject *s, const char *name, GPtrArra
     g_autoptr(GError) inactive = NULL;
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(s->domain);
     bool offline = s->options && vz_options_has(s->options, VZ_OPTION_OFFLINE);
-    if (offline && !vz_snapshot_active(snapshot))
+    if (offline && !vz_snapshot_active(snapshot)) {
+        if (!vz_whereabouts_may_start(s->service, s->domain, &inactive))
+            vz_findings_refuse_error(findings, name, inactive, "move it from the host that has it");
         return;
+    }
     if (!vz_snapshot_check_active(snapshot, &inactive)) {
         vz_findings_refuse_error(findings, name, inactive, "start it first");
         return;
@@ -92,6 +96,7 @@ const vz_precheck vz_prechecks_source[] = {
     {"state", check_state},
     {"options", vz_precheck_options},
     {"direct-stream", vz_precheck_direct},
+    {"certificates", vz_precheck_certificates},
     {"devices", check_devices},
     {"block-jobs", check_block_jobs},
     {NULL, NULL},

@@ -17,6 +17,7 @@
 #include "migrate/service.h"
 #include "migrate/stream_sockets.h"
 #include "migrate/trail.h"
+#include "migrate/uri.h"
 #include "migrate/tunnel.h"
 #include "migrate/verdict.h"
 #include "migrate/whereabouts.h"
@@ -33,11 +34,8 @@
 #define PROBE_US ((int64_t)1000 * 1000)
 /* It may be silent for so long, so that a link that is cut for 3 s is survived; not longer, since a
  * guest that stops for the switchover meanwhile waits for it. */
-#define PROBE_PATIENCE_US ((int64_t)5 * 1000000)
-#define PROBE_AGAIN_US    ((int64_t)500 * 1000)
-/* Where libvirt's QEMU listens for migrations: tools name these without having asked. */
-#define LIBVIRT_PORT_FIRST 49152
-#define LIBVIRT_PORT_LAST  49215
+#define PROBE_PATIENCE_US  ((int64_t)5 * 1000000)
+#define PROBE_AGAIN_US     ((int64_t)500 * 1000)
 #define CANCEL_DEADLINE_US ((int64_t)30 * 1000000)
 /* From the release to "completed": bounded by the carrier, which notices a dead link, and by QEMU;
  * this is only for a QEMU that says nothing any more. */
@@ -146,7 +144,7 @@ static bool knock(const vz_migration *m, uint16_t port, GError **err)
 
 static bool prove_ask(vz_migration *m, GError **err)
 {
-    bool guess = m->asked_port >= LIBVIRT_PORT_FIRST && m->asked_port <= LIBVIRT_PORT_LAST;
+    bool guess = vz_uri_is_guessed_port(m->asked_port);
     bool by_asked = m->asked_port && !guess;
     /* A guessed port may be another's, so there nobody knocks. Once it is noted, the destination
      * keeps its record until it is told to forget it. */

@@ -1,6 +1,13 @@
 /* uri.h - addresses that users write: where migration data goes. Pure text; any thread. */
 #pragma once
 
+/* Where libvirt's QEMU listens for migrations: tools name these ports without having asked. Nobody
+ * knocks there, since another guest's QEMU may wait, and a stray connection would ruin its move. */
+#define VZ_LIBVIRT_PORT_FIRST 49152
+#define VZ_LIBVIRT_PORT_LAST  49215
+#define vz_uri_is_guessed_port(port)                                                               \
+    ((port) >= VZ_LIBVIRT_PORT_FIRST && (port) <= VZ_LIBVIRT_PORT_LAST)
+
 #include "base/error.h"
 
 #include <stdint.h>

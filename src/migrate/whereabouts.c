@@ -239,40 +239,66 @@ static bool refuse(const vz_domain *domain, const char *mark, const char *host,
                    name, how, host, detail_of(answer), name);
 }
 
-static bool check_mark(vz_migrate *service, vz_domain *domain, bool automatic, const char *mark,
-                       const char *value, GError **err)
+/* Never NULL: silence is an answer, too. */
+static json_t *ask_or_suppose(vz_migrate *service, vz_domain *domain, const char *value, bool claim,
+                              bool automatic)
 {
     const char *host = vz_trail_mark_host(value);
     g_autoptr(GError) silence = NULL;
-    json_t *answer = ask_by_mark(service, value, true, vz_domain_inbox(domain), &silence);
-    if (!answer && vz_lease_fencing() && !automatic) {
+    json_t *answer = ask_by_mark(service, value, claim, vz_domain_inbox(domain), &silence);
+    if (answer)
+        return answer;
+    if (vz_lease_fencing() && !automatic) {
         vz_warn(vz_domain_name(domain), "%s is silent (%s) and counts as dead: fencing = yes", host,
                 silence->message);
-        answer = say("gone", "fenced");
+        return say("gone", "fenced");
     }
-    if (!answer) {
-        g_autofree char *text = g_strdup_printf("it does not answer (%s)", silence->message);
-        answer = say("unknown", text);
-    }
+    g_autofree char *text = g_strdup_printf("it does not answer (%s)", silence->message);
+    return say("unknown", text);
+}
+
+typedef struct {
+    bool claim;     /* the right to start goes over, and the mark goes */
+    bool automatic; /* nobody has asked for it just now */
+} asking;
+
+static bool check_mark(vz_migrate *service, vz_domain *domain, asking how, const char *mark,
+                       const char *value, GError **err)
+{
+    json_t *answer = ask_or_suppose(service, domain, value, how.claim, how.automatic);
     bool ok = says(answer, "gone")
-                  ? vz_store_clear_mark(store_of(service), vz_domain_uuid_text(domain), mark, err)
-                  : refuse(domain, mark, host, answer, err);
+                  ? !how.claim || vz_store_clear_mark(store_of(service),
+                                                      vz_domain_uuid_text(domain), mark, err)
+                  : refuse(domain, mark, vz_trail_mark_host(value), answer, err);
     json_decref(answer);
     return ok;
+}
+
+static bool check_marks(vz_migrate *service, vz_domain *domain, asking how, bool *ret_given,
+                        GError **err)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(marks); i++) {
+        g_autofree char *value = NULL;
+        if (!vz_store_get_mark(store_of(service), vz_domain_uuid_text(domain), marks[i], &value,
+                               err) ||
+            (value && !check_mark(service, domain, how, marks[i], value, err)))
+            return false;
+        *ret_given = *ret_given || value;
+    }
+    return true;
 }
 
 bool vz_whereabouts_check_start(vz_domain *domain, bool automatic, bool *ret_given, void *user,
                                 GError **err)
 {
-    for (size_t i = 0; i < G_N_ELEMENTS(marks); i++) {
-        g_autofree char *value = NULL;
-        if (!vz_store_get_mark(store_of(user), vz_domain_uuid_text(domain), marks[i], &value,
-                               err) ||
-            (value && !check_mark(user, domain, automatic, marks[i], value, err)))
-            return false;
-        *ret_given = *ret_given || value;
-    }
-    return true;
+    const asking how = {.claim = true, .automatic = automatic};
+    return check_marks(user, domain, how, ret_given, err);
+}
+
+bool vz_whereabouts_may_start(vz_migrate *service, vz_domain *domain, GError **err)
+{
+    bool given = false;
+    return check_marks(service, domain, (asking){.automatic = true}, &given, err);
 }
 
 bool vz_whereabouts_check_arrival(const vz_migration *m, GError **err)

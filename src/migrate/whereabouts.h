@@ -18,6 +18,10 @@
 bool vz_whereabouts_check_start(vz_domain *domain, bool automatic, bool *ret_given, void *user,
                                 GError **err);
 
+/* The same without consequences: nothing is noted here or there. OPERATION_INVALID: it would not be
+ * let start, nor moved offline. Actor. */
+bool vz_whereabouts_may_start(vz_migrate *service, vz_domain *domain, GError **err);
+
 /* On a destination, before the mark of this arrival replaces that of an earlier one, whose source
  * may not have ended its copy: it is asked. OPERATION_INVALID names it. The domain's actor. */
 bool vz_whereabouts_check_arrival(const vz_migration *migration, GError **err);

@@ -4,6 +4,7 @@ is read off the wire and counted by the third party, and both QEMUs are asked by
 """
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -362,6 +363,13 @@ class Tls(ByVz):
     def openssl(*words):
         subprocess.run(["openssl", *words], check=True, stderr=subprocess.PIPE)
 
+    def checked(self, *options):
+        """(side, how it begins) of what `vz check` finds in the certificates."""
+        here, there = self.where()
+        done = here.run("vz", "check", "--json", *options, worker.name, there.name, check=False)
+        return [(one["side"], one["text"][:one["text"].index(": ") + 2])
+                for one in json.loads(done.stdout)["findings"] if one["check"] == "certificates"]
+
     def certify(self):
         """As `man certtool` tells libvirt's users, by openssl."""
         top = scene.lab.shared
@@ -395,14 +403,18 @@ class Tls(ByVz):
     def test_by_certificates(self):
         tls = ("--direct-stream", "--tls")
         here, there = self.where()
+        missing = "TLS of a direct stream needs x509 certificates in '%s' on %%s: " % PKI
         with worker.unharmed():
-            self.vz_refused(*tls, error="TLS of a direct stream needs x509 certificates in '%s' on %s" % (
-                PKI, there.name))
+            self.vz_refused(*tls, error=missing % here.name)
+        self.assertEqual(self.checked(*tls), [("source", missing % here.name),
+                                              ("destination", missing % there.name)])
         self.certify()
         if here.name == "hostb":
             self.assertEqual(self.sniffed(PORTS, *tls), 0)
         with worker.unharmed():
             self.vz_refused(*tls, error="Certificate does not match the hostname hostb")
+        self.assertEqual([side for side, _ in self.checked(*tls)], ["destination"])
+        self.assertEqual(self.checked(*tls, "--tls-destination", "other.example"), [])
         self.assertEqual(self.sniffed(PORTS, *tls, "--tls-destination", "other.example"), 0)
         with worker.unharmed():
             self.vz_refused(*tls, "--tls-destination", "other.example",
