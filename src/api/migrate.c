@@ -76,16 +76,6 @@ static void follow_client(vz_call *call, vz_domain *domain, vz_migration *migrat
 
 /* --- Begin --- */
 
-/* The destination's address where the caller has named it; NULL: it has not. */
-static char *named_peer(const vz_options *options)
-{
-    char *host = NULL;
-    uint16_t port;
-    g_autoptr(GError) ignored = NULL; /* it was read before */
-    const char *uri = vz_options_text(options, VZ_OPTION_URI);
-    return uri && vz_uri_parse_data(uri, &host, &port, &ignored) ? host : NULL;
-}
-
 static bool begin(vz_call *call, vz_options *options, vz_wire_migrate_begin3_ret *ret, GError **err)
 {
     if (!vz_options_check(options, VZ_GUEST_VM, err))
@@ -101,8 +91,7 @@ static bool begin(vz_call *call, vz_options *options, vz_wire_migrate_begin3_ret
     } else {
         if (!vz_source_begin(vz_this_host.migrate, domain, &request, &migration, &xml, err))
             return false;
-        g_autofree char *peer = named_peer(options);
-        cookie = vz_source_cookie(migration, vz_conn_local_address(vz_call_conn(call)), peer);
+        cookie = vz_source_cookie(migration, vz_conn_local_address(vz_call_conn(call)), NULL);
         follow_client(call, domain, migration, vz_source_client_lost);
     }
     ret->cookie_out = cookie_out(call, cookie);

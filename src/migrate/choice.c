@@ -4,6 +4,7 @@
 #include "base/units.h"
 #include "driver/qemu/driver.h"
 #include "migrate/plan.h"
+#include "migrate/uri.h"
 
 #include <stdio.h>
 
@@ -152,7 +153,7 @@ vz_stream_host vz_choice_host(const vz_qemu_caps *caps)
     vz_stream_host host = {.cpus = g_get_num_processors()};
     if (caps) {
         host.multifd = vz_qemu_caps_has_migration_capability(caps, "multifd");
-        host.zstd = vz_qemu_caps_has_migration_parameter(caps, "multifd-zstd-level");
+        host.zstd = vz_qemu_caps_has_migration_parameter(caps, VZ_QEMU_PARAMETER_ZSTD);
     }
     return host;
 }
@@ -201,6 +202,16 @@ static bool sample_matters(const vz_stream *asked)
     return asked->free_compress || (packs(asked) && asked->free_channels);
 }
 
+/* Where the caller names another network memory goes by that. */
+static char *peer_of(const vz_options *options, const char *connected)
+{
+    g_autofree char *host = NULL;
+    g_autoptr(GError) ignored = NULL; /* it was read before */
+    const char *uri = vz_options_text(options, VZ_OPTION_URI);
+    bool named = uri && vz_uri_parse_data(uri, &host, NULL, &ignored);
+    return named && g_hostname_is_ip_address(host) ? g_steal_pointer(&host) : g_strdup(connected);
+}
+
 void vz_choice_make(vz_choice *c, vz_domain *domain, const vz_options *options, const char *peer)
 {
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
@@ -209,7 +220,8 @@ void vz_choice_make(vz_choice *c, vz_domain *domain, const vz_options *options, 
     vz_stream asked = vz_stream_asked(options);
     *c = (vz_choice){.facts.here = vz_choice_host(qemu ? vz_qemu_get_caps(qemu) : NULL)};
     g_autofree char *from = NULL;
-    c->facts.link_bytes_s = vz_plan_rate(peer, cap, &from);
+    g_autofree char *address = peer_of(options, peer);
+    c->facts.link_bytes_s = vz_plan_rate(address, cap, &from);
     if (qemu && snapshot->live && sample_matters(&asked))
         take_sample(domain, vz_qemu_pid(qemu), snapshot->live->ram_bytes, &c->facts.sample);
     vz_choice_decide(c, options);

@@ -44,7 +44,8 @@ typedef struct {
 void vz_choice_decide(vz_choice *choice, const vz_options *options);
 
 /* The same for a guest: gathers the facts, and the sample where it can matter. `peer` is the
- * destination's numeric address; NULL: not known. Actor thread; some 40 ms. */
+ * destination's numeric address, where the caller has not named one; NULL: not known. Actor thread;
+ * some 40 ms. */
 void vz_choice_make(vz_choice *choice, vz_domain *domain, const vz_options *options,
                     const char *peer);
 

@@ -16,8 +16,7 @@ PORTS = {"qemu": 16519, "vz": 16509}
 
 FLAGS = {name: 1 << int(bit) for name, bit in re.findall(r"^FLAG\((\w+),\s*(\d+),", TABLE, re.M)}
 PARAMS = {name: (wire, kind.lower(), unit) for name, wire, kind, unit in
-          re.findall(r'^PARAM\((\w+),\s*"([^"]+)",\s*(\w+),\s*(\w+),', TABLE, re.M)
-          if not wire.startswith("vz.")}
+          re.findall(r'^PARAM\((\w+),\s*"([^"]+)",\s*(\w+),\s*(\w+),', TABLE, re.M)}
 CHOICES = {name: (param, value) for name, param, value in
            re.findall(r'^CHOICE\((\w+),\s*(\w+),\s*"([^"]+)"', TABLE, re.M)}
 RULES = [(option, relation, re.findall(r"\w+", others)) for option, relation, others in
@@ -109,10 +108,10 @@ class Mistakes:
     def rules(self):
         for rule in RULES:
             option, relation, others = rule
-            if option in OURS or OURS.issuperset(others):
+            if option in OURS:
                 continue
             if relation == "EXCLUDES":
-                for other in others:
+                for other in sorted(set(others) - OURS, key=others.index):
                     self.rule("%s with %s" % (option, other), closure([option, other]))
                 continue
             options = closure([option], but=rule)
