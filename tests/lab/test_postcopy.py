@@ -6,7 +6,6 @@ One lab and one guest serve the whole file; every test leaves it running on one 
 """
 
 import os
-import signal
 import sys
 import time
 import unittest
@@ -231,7 +230,7 @@ class Faults(PostCopy):
         with worker.unharmed():
             process = self.begin(*(word for word in MOVE if word != "--p2p"))
             self.in_precopy(process)
-            process.send_signal(signal.SIGSTOP)
+            self.here.run("pkill", "-STOP", "-x", "virsh")
             virsh(self.here, "migrate-postcopy", worker.name)
             eventually("the source has let go", lambda: state(self.here) == "paused (post-copy)", 60)
             process.kill()

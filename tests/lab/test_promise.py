@@ -61,7 +61,7 @@ class Promise(unittest.TestCase):
         """The plan; and what people read of it."""
         done = self.vz("--json", "check", name, self.there.name, *words)
         self.assertEqual(done.returncode, exit_code, done.stdout + done.stderr)
-        return json.loads(done.stdout), self.vz("check", name, self.there.name, *words).stdout
+        return json.loads(done.stdout.splitlines()[-1]), self.vz("check", name, self.there.name, *words).stdout
 
     def found(self, name, *words):
         plan, _ = self.check(name, *words, exit_code=WOULD_NOT)
