@@ -181,18 +181,11 @@ static void prepare_on_actor(vz_domain *domain, void *data)
 static vz_def *arriving_def(const vz_options *options, GError **err)
 {
     const char *xml = vz_options_text(options, VZ_OPTION_DEST_XML);
-    const char *name = vz_options_text(options, VZ_OPTION_DEST_NAME);
-    if (!xml) {
-        vz_fail(err, VZ_ERR_INVALID_ARG, "no domain XML passed");
-        return NULL;
-    }
-    g_autoptr(vz_def) parsed = vz_api_parse(xml, err);
-    if (!parsed || !name)
-        return g_steal_pointer(&parsed);
-    vz_def *renamed = vz_def_copy(parsed);
-    g_free(renamed->name);
-    renamed->name = g_strdup(name);
-    return renamed;
+    if (xml)
+        return vz_def_renamed(vz_api_parse(xml, err),
+                              vz_options_text(options, VZ_OPTION_DEST_NAME));
+    vz_fail(err, VZ_ERR_INVALID_ARG, "no domain XML passed");
+    return NULL;
 }
 
 /* It gets no place here: not for that reason alone, perhaps. */

@@ -28,6 +28,17 @@ vz_def *vz_def_copy(const vz_def *def)
     return copy;
 }
 
+vz_def *vz_def_renamed(vz_def *take_def, const char *name)
+{
+    g_autoptr(vz_def) def = take_def;
+    if (!def || !name)
+        return g_steal_pointer(&def);
+    vz_def *renamed = vz_def_copy(def);
+    g_free(renamed->name);
+    renamed->name = g_strdup(name);
+    return renamed;
+}
+
 static void strip_source(vz_def_chardev *source)
 {
     if (!source->path_filled)

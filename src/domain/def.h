@@ -329,8 +329,15 @@ enum {
  * Caller frees. Never fails. Any thread. */
 char *vz_def_format(const vz_def *def, unsigned flags);
 
+/* For another host that is to run or to keep it. */
+#define VZ_DEF_FORMAT_TRAVELLING                                                                   \
+    (VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE | VZ_DEF_FORMAT_SECURE)
+
 /* A deep copy with one reference, for its caller alone to change until it is shared. */
 vz_def *vz_def_copy(const vz_def *def);
+/* The same definition under another name; def itself where `name` or `def` is NULL. Takes the
+ * reference. */
+vz_def *vz_def_renamed(vz_def *take_def, const char *name);
 
 vz_def *vz_def_ref(vz_def *def);
 void vz_def_unref(vz_def *def); /* NULL is fine */

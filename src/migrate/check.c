@@ -141,8 +141,7 @@ static void look_at_guest(checking *c)
     if (!vz_source_definitions(r->service, c->snapshot, r->options, &c->xml, &kept, &changed)) {
         vz_findings_refuse_error(findings, "definition", changed,
                                  "change in it only what may differ, or leave it out");
-        c->xml = vz_def_format(c->def, VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE |
-                                           VZ_DEF_FORMAT_SECURE);
+        c->xml = vz_def_format(c->def, VZ_DEF_FORMAT_TRAVELLING);
     }
     vz_precheck_look_at_guest(r->service, r->domain, r->options, findings);
     vz_guest_facts_gather(r->domain, c->def, &c->facts);

@@ -349,18 +349,11 @@ static vz_def *parse(const vz_precheck_arrival *arrival, const vz_qemu_caps *cap
                         .default_machine = "pc",
                         .default_cpu = "qemu64"};
     const char *xml = vz_options_text(arrival->options, VZ_OPTION_DEST_XML);
-    const char *name = vz_options_text(arrival->options, VZ_OPTION_DEST_NAME);
-    if (!xml) {
-        vz_fail(err, VZ_ERR_INVALID_ARG, "no domain XML passed");
-        return NULL;
-    }
-    g_autoptr(vz_def) parsed = vz_def_parse(xml, VZ_DEF_PARSE_INACTIVE, &host, err);
-    if (!parsed || !name)
-        return g_steal_pointer(&parsed);
-    vz_def *renamed = vz_def_copy(parsed);
-    g_free(renamed->name);
-    renamed->name = g_strdup(name);
-    return renamed;
+    if (xml)
+        return vz_def_renamed(vz_def_parse(xml, VZ_DEF_PARSE_INACTIVE, &host, err),
+                              vz_options_text(arrival->options, VZ_OPTION_DEST_NAME));
+    vz_fail(err, VZ_ERR_INVALID_ARG, "no domain XML passed");
+    return NULL;
 }
 
 bool vz_precheck_arriving(const vz_precheck_arrival *arrival, json_t *disks_answered,

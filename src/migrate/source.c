@@ -12,7 +12,6 @@
 
 #include <string.h>
 
-#define TRAVELLING (VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE | VZ_DEF_FORMAT_SECURE)
 /* It travels in a cookie, in which each of its bytes may become two, with some other members. */
 #define KEPT_XML_BYTES_MAX (VZ_COOKIE_BYTES_MAX * 7 / 16)
 
@@ -146,7 +145,7 @@ static char *running_xml(vz_migrate *service, const vz_options *options, const v
         if (!changed || !vz_def_same_abi(live, changed, err))
             return NULL;
     }
-    return vz_def_format(changed ? changed : live, TRAVELLING);
+    return vz_def_format(changed ? changed : live, VZ_DEF_FORMAT_TRAVELLING);
 }
 
 /* As it is to be kept there: the caller's, which is for later starts and may be another machine, or
@@ -160,7 +159,7 @@ static char *kept_xml(vz_migrate *service, const vz_options *options, const vz_d
         if (!given)
             return NULL;
     }
-    g_autofree char *xml = vz_def_format(given ? given : own, TRAVELLING);
+    g_autofree char *xml = vz_def_format(given ? given : own, VZ_DEF_FORMAT_TRAVELLING);
     if (strlen(xml) <= KEPT_XML_BYTES_MAX)
         return g_steal_pointer(&xml);
     vz_fail(err, VZ_ERR_CONFIG_UNSUPPORTED,
@@ -416,8 +415,7 @@ bool vz_source_begin_again(vz_domain *domain, char **ret_cookie, char **ret_xml,
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
     if (!vz_snapshot_check_active(snapshot, err))
         return false;
-    *ret_xml = vz_def_format(snapshot->live, VZ_DEF_FORMAT_MIGRATABLE | VZ_DEF_FORMAT_INACTIVE |
-                                                 VZ_DEF_FORMAT_SECURE);
+    *ret_xml = vz_def_format(snapshot->live, VZ_DEF_FORMAT_TRAVELLING);
     *ret_cookie = begin_cookie(m, NULL);
     return true;
 }
