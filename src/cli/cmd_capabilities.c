@@ -2,19 +2,16 @@
  * option of a migration, here and, with --with, towards another host, as text, JSON or XML. */
 #include "cli/cmd.h"
 
-#include <string.h>
+#include "base/json.h"
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    return json_string_value(json_object_get(object, key));
-}
+#include <string.h>
 
 /* --- text --- */
 
 static void print_verdict(FILE *out, const char *label, const json_t *verdict)
 {
-    const char *reason = text_of(verdict, "reason");
-    fprintf(out, "      %s%s%s%s\n", label, text_of(verdict, "status"), reason ? ": " : "",
+    const char *reason = vz_json_text(verdict, "reason");
+    fprintf(out, "      %s%s%s%s\n", label, vz_json_text(verdict, "status"), reason ? ": " : "",
             reason ? reason : "");
 }
 
@@ -23,18 +20,18 @@ static void print_text(FILE *out, const json_t *report)
     size_t i;
     json_t *option;
     const json_t *with = json_object_get(report, "with");
-    const char *qemu = text_of(report, "qemu");
-    fprintf(out, "%s: virtvz %s, QEMU %s\n", text_of(report, "host"), text_of(report, "version"),
-            qemu ? qemu : "unknown");
+    const char *qemu = vz_json_text(report, "qemu");
+    fprintf(out, "%s: virtvz %s, QEMU %s\n", vz_json_text(report, "host"),
+            vz_json_text(report, "version"), qemu ? qemu : "unknown");
     if (with)
-        fprintf(out, "%s: virtvz %s, QEMU %s\n", text_of(with, "host"),
-                text_of(with, "version") ? text_of(with, "version") : "unknown",
-                text_of(with, "qemu") ? text_of(with, "qemu") : "unknown");
+        fprintf(out, "%s: virtvz %s, QEMU %s\n", vz_json_text(with, "host"),
+                vz_json_text(with, "version") ? vz_json_text(with, "version") : "unknown",
+                vz_json_text(with, "qemu") ? vz_json_text(with, "qemu") : "unknown");
     json_array_foreach(json_object_get(report, "options"), i, option)
     {
-        const char *word = text_of(option, "word");
-        fprintf(out, "%s%s%s  %s\n", text_of(option, "name"), word ? "  --" : "", word ? word : "",
-                text_of(option, "help"));
+        const char *word = vz_json_text(option, "word");
+        fprintf(out, "%s%s%s  %s\n", vz_json_text(option, "name"), word ? "  --" : "",
+                word ? word : "", vz_json_text(option, "help"));
         print_verdict(out, with ? "here: " : "", option);
         if (with) {
             print_verdict(out, "there: ", json_object_get(option, "there"));
@@ -55,9 +52,9 @@ static void attribute(FILE *out, const char *name, const char *value)
 static void print_xml_host(FILE *out, const char *element, const json_t *host)
 {
     fprintf(out, "  <%s", element);
-    attribute(out, "host", text_of(host, "host"));
-    attribute(out, "version", text_of(host, "version"));
-    attribute(out, "qemu", text_of(host, "qemu"));
+    attribute(out, "host", vz_json_text(host, "host"));
+    attribute(out, "version", vz_json_text(host, "version"));
+    attribute(out, "qemu", vz_json_text(host, "qemu"));
     fputs("/>\n", out);
 }
 
@@ -66,8 +63,8 @@ static void print_xml_verdict(FILE *out, const char *element, const json_t *verd
     if (!verdict)
         return;
     fprintf(out, "    <%s", element);
-    attribute(out, "status", text_of(verdict, "status"));
-    attribute(out, "reason", text_of(verdict, "reason"));
+    attribute(out, "status", vz_json_text(verdict, "status"));
+    attribute(out, "reason", vz_json_text(verdict, "reason"));
     fputs("/>\n", out);
 }
 
@@ -83,9 +80,9 @@ static void print_xml(FILE *out, const json_t *report)
     json_array_foreach(json_object_get(report, "options"), i, option)
     {
         fputs("  <option", out);
-        attribute(out, "kind", text_of(option, "kind"));
-        attribute(out, "name", text_of(option, "name"));
-        attribute(out, "word", text_of(option, "word"));
+        attribute(out, "kind", vz_json_text(option, "kind"));
+        attribute(out, "name", vz_json_text(option, "name"));
+        attribute(out, "word", vz_json_text(option, "word"));
         fputs(">\n", out);
         print_xml_verdict(out, "here", option);
         print_xml_verdict(out, "there", json_object_get(option, "there"));

@@ -2,16 +2,12 @@
  * The daemon finds that out (src/migrate/check.h); here it is printed. */
 #include "cli/migration.h"
 
+#include "base/json.h"
 #include "cli/format.h"
 
 #include <string.h>
 
 #define STATE_RUNNING 1
-
-static const char *text_of(const json_t *object, const char *key)
-{
-    return json_string_value(json_object_get(object, key));
-}
 
 static uint64_t number_of(const json_t *object, const char *key)
 {
@@ -63,8 +59,8 @@ static void show_options(FILE *out, const json_t *options)
     g_autoptr(GString) text = g_string_new(NULL);
     json_array_foreach((json_t *)(uintptr_t)options, i, option)
     {
-        g_string_append_printf(text, "%s%s (%s)", i ? ", " : "", text_of(option, "word"),
-                               text_of(option, "why"));
+        g_string_append_printf(text, "%s%s (%s)", i ? ", " : "", vz_json_text(option, "word"),
+                               vz_json_text(option, "why"));
     }
     row(out, "options", g_strdup(text->str));
 }
@@ -77,7 +73,7 @@ static void show_disks(FILE *out, const json_t *disks)
     {
         bool shared = json_is_true(json_object_get(disk, "shared"));
         row(out, i ? "" : "disks",
-            g_strdup_printf("%s %s: %s", text_of(disk, "target"), text_of(disk, "path"),
+            g_strdup_printf("%s %s: %s", vz_json_text(disk, "target"), vz_json_text(disk, "path"),
                             shared ? "shared, proved by notes that each host wrote and the other "
                                      "read; not copied"
                                    : "not proved to be shared"));
@@ -93,7 +89,8 @@ static void show_memory(FILE *out, const json_t *plan)
         return;
     }
     g_autofree char *used = vz_format_bytes(number_of(memory, "used_bytes"));
-    row(out, "memory", g_strdup_printf("%s of %s %s", used, total, text_of(memory, "used_from")));
+    row(out, "memory",
+        g_strdup_printf("%s of %s %s", used, total, vz_json_text(memory, "used_from")));
     if (json_object_get(memory, "dirty_bytes_s")) {
         g_autofree char *rate = vz_format_rate(number_of(memory, "dirty_bytes_s"));
         row(out, "writes", g_strdup_printf("%s, by a sample of a second", rate));
@@ -103,14 +100,15 @@ static void show_memory(FILE *out, const json_t *plan)
 /* How it would travel: of one that runs or is paused. */
 static void show_stream(FILE *out, const json_t *stream)
 {
-    const char *compression = text_of(stream, "compression");
+    const char *compression = vz_json_text(stream, "compression");
     uint64_t channels = number_of(stream, "channels");
     if (!compression)
         return;
     g_autofree char *by = channels ? g_strdup_printf(" by %" G_GUINT64_FORMAT " channel%s",
                                                      channels, channels > 1 ? "s" : "")
                                    : g_strdup(" by one connection");
-    row(out, "compression", g_strdup_printf("%s%s: %s", compression, by, text_of(stream, "why")));
+    row(out, "compression",
+        g_strdup_printf("%s%s: %s", compression, by, vz_json_text(stream, "why")));
 }
 
 static void show_prediction(FILE *out, const json_t *plan)
@@ -118,9 +116,9 @@ static void show_prediction(FILE *out, const json_t *plan)
     const json_t *rate = json_object_get(plan, "rate");
     if (json_object_get(rate, "bytes_s")) {
         g_autofree char *text = vz_format_rate(number_of(rate, "bytes_s"));
-        row(out, "link", g_strdup_printf("%s: %s", text, text_of(rate, "from")));
+        row(out, "link", g_strdup_printf("%s: %s", text, vz_json_text(rate, "from")));
     } else {
-        row(out, "link", g_strdup(text_of(rate, "from")));
+        row(out, "link", g_strdup(vz_json_text(rate, "from")));
     }
     g_autofree char *bytes = vz_format_bytes(number_of(plan, "bytes"));
     bool known = json_object_get(plan, "total_ms") != NULL;
@@ -129,7 +127,7 @@ static void show_prediction(FILE *out, const json_t *plan)
             ? g_strdup_printf("%s %s", known ? "about" : "at least about", bytes)
             : g_strdup("unknown"));
     if (!known) {
-        row(out, "total time", g_strdup_printf("unknown: %s", text_of(plan, "unpredictable")));
+        row(out, "total time", g_strdup_printf("unknown: %s", vz_json_text(plan, "unpredictable")));
         return;
     }
     g_autofree char *total = vz_format_duration(number_of(plan, "total_ms"));
@@ -151,8 +149,9 @@ static void show_findings(FILE *out, const json_t *plan, bool refusing)
         if (first)
             fputs(refusing ? "In the way:\n" : "To be known:\n", out);
         first = false;
-        fprintf(out, "  %s (%s): %s\n      what would help: %s\n", text_of(finding, "check"),
-                text_of(finding, "side"), text_of(finding, "text"), text_of(finding, "remedy"));
+        fprintf(out, "  %s (%s): %s\n      what would help: %s\n", vz_json_text(finding, "check"),
+                vz_json_text(finding, "side"), vz_json_text(finding, "text"),
+                vz_json_text(finding, "remedy"));
     }
 }
 
@@ -179,10 +178,10 @@ static void show(const vz_cmd_migration *m, const json_t *plan)
 {
     FILE *out = m->command->printer.out;
     const json_t *to = json_object_get(plan, "to");
-    const char *host = text_of(to, "host");
-    fprintf(out, "%s %s from %s to %s\n", text_of(plan, "domain"),
+    const char *host = vz_json_text(to, "host");
+    fprintf(out, "%s %s from %s to %s\n", vz_json_text(plan, "domain"),
             json_is_true(json_object_get(plan, "move")) ? "would move" : "would not move",
-            text_of(json_object_get(plan, "from"), "host"), host ? host : m->host);
+            vz_json_text(json_object_get(plan, "from"), "host"), host ? host : m->host);
     row(out, "how",
         g_strdup(json_is_true(json_object_get(plan, "live"))
                      ? "live: its memory is copied while it runs"
@@ -190,8 +189,8 @@ static void show(const vz_cmd_migration *m, const json_t *plan)
                      ? "offline: it is shut off, and its definition moves"
                      : "not live: it is paused while its memory is copied"));
     row(out, "protection", g_strdup(protection(m)));
-    if (text_of(to, "data"))
-        row(out, "data port", g_strdup(text_of(to, "data")));
+    if (vz_json_text(to, "data"))
+        row(out, "data port", g_strdup(vz_json_text(to, "data")));
     show_options(out, json_object_get(plan, "options"));
     show_disks(out, json_object_get(plan, "disks"));
     show_memory(out, plan);

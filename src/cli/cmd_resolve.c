@@ -2,27 +2,24 @@
  * and, with --here or --there, the operator's decision, after a yes. */
 #include "cli/cmd.h"
 
+#include "base/json.h"
+
 #include <ctype.h>
 #include <string.h>
 
 /* virtvzd's numbers (src/migrate/resolve.h). */
 enum { LOOK = 0, HERE = 1, THERE = 2 };
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    return json_string_value(json_object_get(object, key));
-}
-
 /* "guest there, defined; record: committed", or its silence. Caller frees. */
 static char *describe_other(const json_t *there)
 {
-    const char *silence = text_of(there, "silence");
+    const char *silence = vz_json_text(there, "silence");
     if (silence)
         return g_strdup_printf("no answer: %s", silence);
     g_autoptr(GString) text = g_string_new(NULL);
     const char *const keys[] = {"verdict", "record", "where", "detail"};
     for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
-        const char *value = text_of(there, keys[i]);
+        const char *value = vz_json_text(there, keys[i]);
         if (value)
             g_string_append_printf(text, "%s%s: %s", text->len ? "; " : "", keys[i], value);
     }
@@ -48,15 +45,15 @@ static void show(FILE *out, const json_t *e)
     const json_t *here = json_object_get(e, "here");
     const json_t *there = json_object_get(e, "there");
     const json_t *choices = json_object_get(e, "choices");
-    const char *peer = text_of(e, "peer");
+    const char *peer = vz_json_text(e, "peer");
     const char *mark;
     json_t *answer;
-    fprintf(out, "%s is %s\n", text_of(e, "domain"), text_of(e, "state"));
+    fprintf(out, "%s is %s\n", vz_json_text(e, "domain"), vz_json_text(e, "state"));
     if (peer)
-        fprintf(out, "  job       %s, %s %s; record here: %s\n", text_of(e, "job"),
-                g_strcmp0(text_of(e, "direction"), "out") == 0 ? "out to" : "in from", peer,
-                text_of(e, "record"));
-    fprintf(out, "  %-9s %s%s\n", text_of(e, "host"), text_of(here, "state"),
+        fprintf(out, "  job       %s, %s %s; record here: %s\n", vz_json_text(e, "job"),
+                g_strcmp0(vz_json_text(e, "direction"), "out") == 0 ? "out to" : "in from", peer,
+                vz_json_text(e, "record"));
+    fprintf(out, "  %-9s %s%s\n", vz_json_text(e, "host"), vz_json_text(here, "state"),
             json_is_true(json_object_get(here, "defined")) ? ", defined" : "");
     if (peer) {
         g_autofree char *other = describe_other(there);
@@ -65,7 +62,7 @@ static void show(FILE *out, const json_t *e)
         json_object_foreach((json_t *)(uintptr_t)there, mark, answer)
         {
             g_autofree char *other = describe_other(answer);
-            fprintf(out, "  %-9s (mark %s) %s\n", text_of(answer, "host"), mark, other);
+            fprintf(out, "  %-9s (mark %s) %s\n", vz_json_text(answer, "host"), mark, other);
         }
     }
     show_choice(out, "here", json_object_get(choices, "here"));
@@ -78,8 +75,8 @@ static const char risk[] =
 /* What the operator asserts. */
 static char *assertion(const json_t *e, int decision)
 {
-    const char *peer = text_of(e, "peer");
-    const char *domain = text_of(e, "domain");
+    const char *peer = vz_json_text(e, "peer");
+    const char *domain = vz_json_text(e, "domain");
     if (!peer)
         return g_strdup_printf("no other host runs '%s', or will", domain);
     return decision == HERE ? g_strdup_printf("the copy of '%s' on %s is dead", domain, peer)

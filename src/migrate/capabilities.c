@@ -1,6 +1,7 @@
 /* capabilities.c - see capabilities.h. */
 #include "migrate/capabilities.h"
 
+#include "base/json.h"
 #include "migrate/facts.h"
 
 #include "config.h"
@@ -65,18 +66,13 @@ json_t *vz_migration_capabilities(const char *host, const vz_qemu_caps *caps)
     return report;
 }
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    return json_string_value(json_object_get(object, key));
-}
-
 static const json_t *find_option(const json_t *report, const char *id)
 {
     size_t i;
     json_t *option;
     json_array_foreach(json_object_get(report, "options"), i, option)
     {
-        if (g_strcmp0(text_of(option, "id"), id) == 0)
+        if (g_strcmp0(vz_json_text(option, "id"), id) == 0)
             return option;
     }
     return NULL;
@@ -93,41 +89,41 @@ static bool concerns_destination(const char *id)
 
 static json_t *judge_pair(const json_t *here, const json_t *there, const char *host)
 {
-    const char *ours = text_of(here, "status");
-    const char *theirs = text_of(there, "status");
-    bool both = concerns_destination(text_of(here, "id"));
+    const char *ours = vz_json_text(here, "status");
+    const char *theirs = vz_json_text(there, "status");
+    bool both = concerns_destination(vz_json_text(here, "id"));
     if (g_strcmp0(ours, refused) == 0)
-        return verdict(refused, text_of(here, "reason"));
+        return verdict(refused, vz_json_text(here, "reason"));
     if (both && (!theirs || g_strcmp0(theirs, refused) == 0)) {
-        const char *why = text_of(there, "reason");
+        const char *why = vz_json_text(there, "reason");
         g_autofree char *reason = g_strdup_printf(
             "%s: %s", host, why ? why : "its virtvzd is of another version, without this option");
         return verdict(refused, reason);
     }
-    return verdict(ours, text_of(here, "reason"));
+    return verdict(ours, vz_json_text(here, "reason"));
 }
 
 bool vz_migration_capabilities_pair(json_t *here, const json_t *there, GError **err)
 {
     size_t i;
     json_t *option;
-    const char *host = text_of(there, "host");
+    const char *host = vz_json_text(there, "host");
     if (!host || !json_is_array(json_object_get(there, "options")))
         return vz_fail(err, VZ_ERR_RPC, "the other host's capabilities make no sense");
     json_array_foreach(json_object_get(here, "options"), i, option)
     {
-        const json_t *other = find_option(there, text_of(option, "id"));
-        const char *status = text_of(other, "status");
+        const json_t *other = find_option(there, vz_json_text(option, "id"));
+        const char *status = vz_json_text(other, "status");
         json_object_set_new(option, "pair", judge_pair(option, other, host));
         json_object_set_new(option, "there",
                             verdict(status ? status : refused,
-                                    other ? text_of(other, "reason") : "not known there"));
+                                    other ? vz_json_text(other, "reason") : "not known there"));
     }
     json_t *with = json_pack("{ss}", "host", host);
-    if (text_of(there, "version"))
-        json_object_set_new(with, "version", json_string(text_of(there, "version")));
-    if (text_of(there, "qemu"))
-        json_object_set_new(with, "qemu", json_string(text_of(there, "qemu")));
+    if (vz_json_text(there, "version"))
+        json_object_set_new(with, "version", json_string(vz_json_text(there, "version")));
+    if (vz_json_text(there, "qemu"))
+        json_object_set_new(with, "qemu", json_string(vz_json_text(there, "qemu")));
     json_object_set_new(here, "with", with);
     return true;
 }
