@@ -322,18 +322,12 @@ static void add_costs(checking *c, json_t *plan)
 
 static bool seen_back(const checking *c, const char *target)
 {
-    size_t i;
-    json_t *answer;
     const GPtrArray *lost = c->findings[VZ_CHECK_WAY];
-    for (i = 0; i < lost->len; i++)
+    const json_t *answer = vz_identify_find(c->theirs.disks, target);
+    for (size_t i = 0; i < lost->len; i++)
         if (strcmp(((const vz_finding *)lost->pdata[i])->check, "disks-seen-back") == 0)
             return false;
-    json_array_foreach(c->theirs.disks, i, answer)
-    {
-        if (g_strcmp0(json_string_value(json_object_get(answer, "target")), target) == 0)
-            return !json_object_get(answer, "unproved");
-    }
-    return false;
+    return answer && !json_object_get(answer, "unproved");
 }
 
 static json_t *disks_of(const checking *c)

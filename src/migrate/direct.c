@@ -119,10 +119,9 @@ bool vz_direct_listen(vz_migration *m, vz_qemu *qemu, GError **err)
         return claim_path(m, path_of(m), err) && listen_on(m, qemu, path_of(m), err);
     const char *asked = vz_options_text(m->options, VZ_OPTION_LISTEN_ADDRESS);
     const char *address = asked ? asked : settings->data_address ? settings->data_address : "";
-    bool brackets = strchr(address, ':') != NULL;
+    g_autofree char *first = vz_uri_format_data(address, settings->direct_port);
     g_autofree char *place = g_strdup_printf(
-        "tcp:%s%s%s:%d,to=%d", brackets ? "[" : "", address, brackets ? "]" : "",
-        settings->direct_port, MIN(settings->direct_port + VZ_DIRECT_PORTS - 1, UINT16_MAX));
+        "%s,to=%d", first, MIN(settings->direct_port + VZ_DIRECT_PORTS - 1, UINT16_MAX));
     return listen_on(m, qemu, place, err) &&
            (m->direct->port = vz_memory_port(vz_qemu_qmp(qemu), err)) != 0;
 }

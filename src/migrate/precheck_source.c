@@ -127,18 +127,6 @@ bool vz_precheck_guest(vz_migration *m, GError **err)
 
 /* --- the way --- */
 
-static bool was_answered(const json_t *answers, const char *target)
-{
-    size_t i;
-    json_t *answer;
-    json_array_foreach((json_t *)(uintptr_t)answers, i, answer)
-    {
-        if (g_strcmp0(json_string_value(json_object_get(answer, "target")), target) == 0)
-            return true;
-    }
-    return false;
-}
-
 /* Those that were not proved there are found there. */
 static void check_disks_seen_back(const vz_precheck_subject *s, const char *name,
                                   GPtrArray *findings)
@@ -148,7 +136,7 @@ static void check_disks_seen_back(const vz_precheck_subject *s, const char *name
     json_array_foreach((json_t *)(uintptr_t)s->way->disks_offered, i, offer)
     {
         const char *target = json_string_value(json_object_get(offer, "target"));
-        if (!was_answered(s->way->disks_answered, target))
+        if (!vz_identify_find(s->way->disks_answered, target))
             continue;
         g_autoptr(GError) err = NULL;
         json_t *one = json_pack("[O]", offer);

@@ -7,7 +7,9 @@
 #include <string.h>
 #include <sys/un.h>
 
-#define PORT_MAX 65535
+#define PORT_MAX           65535
+#define LIBVIRT_PORT_FIRST 49152
+#define LIBVIRT_PORT_LAST  49215
 
 /* What follows "SCHEME:"; NULL: it has another scheme. */
 static const char *after_scheme(const char *uri, const char *scheme)
@@ -89,6 +91,11 @@ char *vz_uri_format_data(const char *host, uint16_t port)
 {
     bool brackets = strchr(host, ':') != NULL;
     return g_strdup_printf("tcp:%s%s%s:%u", brackets ? "[" : "", host, brackets ? "]" : "", port);
+}
+
+bool vz_uri_is_guessed_port(uint16_t port)
+{
+    return port >= LIBVIRT_PORT_FIRST && port <= LIBVIRT_PORT_LAST;
 }
 
 const char *vz_uri_unix_path(const char *uri)

@@ -1,15 +1,9 @@
 /* uri.h - addresses that users write: where migration data goes. Pure text; any thread. */
 #pragma once
 
-/* Where libvirt's QEMU listens for migrations: tools name these ports without having asked. Nobody
- * knocks there, since another guest's QEMU may wait, and a stray connection would ruin its move. */
-#define VZ_LIBVIRT_PORT_FIRST 49152
-#define VZ_LIBVIRT_PORT_LAST  49215
-#define vz_uri_is_guessed_port(port)                                                               \
-    ((port) >= VZ_LIBVIRT_PORT_FIRST && (port) <= VZ_LIBVIRT_PORT_LAST)
-
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define VZ_URI_BYTES_MAX 1024
@@ -25,6 +19,10 @@ bool vz_uri_check_migrate(const char *uri, GError **err);
 /* Of one that was checked. The path is borrowed from it; NULL: it is no unix one. */
 const char *vz_uri_unix_path(const char *uri);
 bool vz_uri_is_rdma(const char *uri);
+
+/* Where libvirt's QEMU listens for migrations: tools name these ports without having asked. Nobody
+ * knocks there, since another guest's QEMU may wait, and a stray connection would ruin its move. */
+bool vz_uri_is_guessed_port(uint16_t port);
 
 /* The form that libvirt's clients and older daemons understand: "tcp:HOST:PORT". Caller frees. */
 char *vz_uri_format_data(const char *host, uint16_t port);

@@ -218,13 +218,16 @@ static json_t *answer_disk(const vz_def *def, const json_t *offer, bool unsafe, 
                  : NULL;
 }
 
-static bool has_offer(const json_t *offers, const char *target)
+json_t *vz_identify_find(const json_t *array, const char *target)
 {
     size_t i;
-    json_t *offer;
-    json_array_foreach(offers, i,
-                       offer) if (strcmp(text_of(offer, "target"), target) == 0) return true;
-    return false;
+    json_t *one;
+    json_array_foreach((json_t *)(uintptr_t)array, i, one)
+    {
+        if (g_strcmp0(json_string_value(json_object_get(one, "target")), target) == 0)
+            return one;
+    }
+    return NULL;
 }
 
 bool vz_identify_answer(const vz_def *def, const json_t *offer, bool unsafe, json_t **ret_answer,
@@ -233,7 +236,7 @@ bool vz_identify_answer(const vz_def *def, const json_t *offer, bool unsafe, jso
     if (!json_is_array(offer) || json_array_size(offer) > VZ_IDENTIFY_DISKS_MAX)
         return vz_fail(err, VZ_ERR_INVALID_ARG, "the source's cookie has no list of disks");
     for (size_t i = 0; i < def->n_disks; i++)
-        if (def->disks[i].path && !has_offer(offer, def->disks[i].target))
+        if (def->disks[i].path && !vz_identify_find(offer, def->disks[i].target))
             return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
                            "disk '%s' (%s) is unproved: the source did not offer a proof for it",
                            def->disks[i].target, def->disks[i].path);
@@ -254,24 +257,12 @@ bool vz_identify_answer(const vz_def *def, const json_t *offer, bool unsafe, jso
     return true;
 }
 
-static json_t *find_answer(const json_t *answers, const char *target)
-{
-    size_t i;
-    json_t *answer;
-    json_array_foreach((json_t *)(uintptr_t)answers, i, answer)
-    {
-        if (strcmp(text_of(answer, "target"), target) == 0)
-            return answer;
-    }
-    return NULL;
-}
-
 static bool confirm_disk(const json_t *offer, json_t *answers, bool unsafe, GError **err)
 {
     g_autoptr(GError) why = NULL;
     const char *target = text_of(offer, "target");
     const char *path = text_of(offer, "path");
-    json_t *answer = find_answer(answers, target);
+    json_t *answer = vz_identify_find(answers, target);
     if (!answer)
         return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
                        "disk '%s': the destination did not answer the proof", target);

@@ -42,6 +42,9 @@ bool vz_identify_answer(const vz_def *def, const json_t *offer, bool unsafe, jso
  * marked in `answer` as unproved, and refused or not. */
 bool vz_identify_confirm(const json_t *offer, json_t *answer, bool unsafe, GError **err);
 
+/* The element of an offer or an answer that is about a disk; NULL: there is none. Borrowed. */
+json_t *vz_identify_find(const json_t *array, const char *target);
+
 /* For an answer about one disk that is only taken for shared: which, and why it is not proved;
  * NULL: it is proved. Caller frees. */
 char *vz_identify_warning(const json_t *answer);
