@@ -98,42 +98,52 @@ bool vz_arrival_address_check(vz_migrate *service, const vz_options *options, ch
     return true;
 }
 
+/* The host that the caller or the configuration names, else the last resort (NULL: none). Caller
+ * frees. */
+static char *choose_host(vz_migrate *service, const vz_options *options, const char *listen_host,
+                         const char *last_resort, uint16_t *ret_port)
+{
+    const char *advertised = vz_migrate_settings(service)->advertised;
+    const char *asked = vz_options_text(options, VZ_OPTION_URI);
+    char *host = NULL;
+    /* Its form was checked with the options; unix: names no host. */
+    g_autoptr(GError) ignored = NULL;
+    *ret_port = 0;
+    if (asked)
+        vz_uri_parse_data(asked, &host, ret_port, &ignored);
+    if (*ret_port == 0)
+        *ret_port = vz_port_number(vz_migrate_port(service));
+    if (host)
+        return host;
+    bool is_advertised = advertised && *advertised;
+    return g_strdup(listen_host ? listen_host : is_advertised ? advertised : last_resort);
+}
+
+static const char *last_resort(vz_migrate *service, const char *client_came_by)
+{
+    return client_came_by ? client_came_by : vz_migrate_settings(service)->host_name;
+}
+
 char *vz_arrival_address_known(vz_migrate *service, const vz_options *options,
                                const char *listen_host)
 {
-    const vz_migrate_config *settings = vz_migrate_settings(service);
-    const char *asked = vz_options_text(options, VZ_OPTION_URI);
-    bool advertised = settings->advertised && *settings->advertised;
-    g_autofree char *host = NULL;
-    uint16_t port = 0;
-    g_autoptr(GError) ignored =
-        NULL; /* its form was checked with the options; unix: names no host */
-    if (asked)
-        vz_uri_parse_data(asked, &host, &port, &ignored);
-    const char *best = host          ? host
-                       : listen_host ? listen_host
-                       : advertised  ? settings->advertised
-                                     : NULL;
-    return best ? vz_uri_format_data(best, port ? port : vz_port_number(vz_migrate_port(service)))
-                : NULL;
-}
-
-char *vz_arrival_address_uri(vz_migrate *service, const vz_options *options,
-                             const char *listen_host, const char *client_came_by)
-{
-    char *known = vz_arrival_address_known(service, options, listen_host);
-    return known ? known
-                 : vz_uri_format_data(client_came_by ? client_came_by
-                                                     : vz_migrate_settings(service)->host_name,
-                                      vz_port_number(vz_migrate_port(service)));
+    uint16_t port;
+    g_autofree char *host = choose_host(service, options, listen_host, NULL, &port);
+    return host ? vz_uri_format_data(host, port) : NULL;
 }
 
 char *vz_arrival_address_host(vz_migrate *service, const vz_options *options,
                               const char *listen_host, const char *client_came_by)
 {
-    char *host = NULL;
-    g_autoptr(GError) ignored = NULL; /* it is our own */
-    g_autofree char *uri = vz_arrival_address_uri(service, options, listen_host, client_came_by);
-    vz_uri_parse_data(uri, &host, NULL, &ignored);
-    return host;
+    uint16_t port;
+    return choose_host(service, options, listen_host, last_resort(service, client_came_by), &port);
+}
+
+char *vz_arrival_address_uri(vz_migrate *service, const vz_options *options,
+                             const char *listen_host, const char *client_came_by)
+{
+    uint16_t port;
+    g_autofree char *host =
+        choose_host(service, options, listen_host, last_resort(service, client_came_by), &port);
+    return vz_uri_format_data(host, port);
 }

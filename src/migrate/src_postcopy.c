@@ -184,7 +184,7 @@ typedef struct {
     int64_t whole_us; /* when all channels lived last */
 } watch;
 
-/* false with err: it stays broken for now. */
+/* false with err: it is broken, and this round does not mend it. */
 static bool mend(vz_migration *m, watch *w, bool *ret_over, GError **err)
 {
     g_autoptr(GError) why = NULL;
