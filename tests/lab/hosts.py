@@ -42,7 +42,10 @@ class Process(subprocess.Popen):
     def send_signal(self, sig):
         self.poll()
         if self.returncode is None:
-            os.kill(self.inner_pid() or self.pid, sig)
+            inner = self.inner_pid()
+            os.kill(inner or self.pid, sig)
+            if inner and sig == signal.SIGKILL:  # nsenter stops with a command that is stopped
+                os.kill(self.pid, signal.SIGCONT)
 
     def inner_pid(self):
         """The command's process, numbered as this machine does; None until it has entered."""

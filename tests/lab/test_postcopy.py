@@ -6,6 +6,7 @@ One lab and one guest serve the whole file; every test leaves it running on one 
 """
 
 import os
+import signal
 import sys
 import time
 import unittest
@@ -230,11 +231,11 @@ class Faults(PostCopy):
         with worker.unharmed():
             process = self.begin(*(word for word in MOVE if word != "--p2p"))
             self.in_precopy(process)
-            self.here.run("pkill", "-STOP", "-x", "virsh")
+            process.send_signal(signal.SIGSTOP)
             virsh(self.here, "migrate-postcopy", worker.name)
             eventually("the source has let go", lambda: state(self.here) == "paused (post-copy)", 60)
             process.kill()
-            process.communicate()
+            process.communicate(timeout=LONG_S)
             eventually("it runs there", lambda: state(self.there).startswith("running"), 30)
             self.expect_end()
 
