@@ -1,8 +1,7 @@
 /* test_options.c - the table of migration options, derived from the table itself: what is accepted
- * or refused with which code, the wire, the command line, and libvirt's own header as oracle. */
+ * or refused with which code, the wire, and libvirt's own header as oracle. */
 #include "base/units.h"
 #include "migrate/options.h"
-#include "migrate/uri.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -546,163 +545,6 @@ static void test_legacy(void)
     expect(overflow, ok, VZ_ERR_OVERFLOW, "bandwidth");
 }
 
-/* --- words --- */
-
-/* Every word of virsh 11.3's migrate that is an option of the API is a word of vz. */
-static void test_virsh_words(void)
-{
-    static const char *const virsh[] = {
-        "live",
-        "offline",
-        "p2p",
-        "tunneled",
-        "tunnelled",
-        "persistent",
-        "undefinesource",
-        "suspend",
-        "copy-storage-all",
-        "copy-storage-inc",
-        "copy-storage-synchronous-writes",
-        "change-protection",
-        "unsafe",
-        "compressed",
-        "auto-converge",
-        "rdma-pin-all",
-        "abort-on-error",
-        "postcopy",
-        "postcopy-resume",
-        "zerocopy",
-        "migrateuri",
-        "graphicsuri",
-        "listen-address",
-        "dname",
-        "xml",
-        "migrate-disks",
-        "migrate-disks-detect-zeroes",
-        "disks-port",
-        "disks-uri",
-        "comp-methods",
-        "comp-mt-level",
-        "comp-mt-threads",
-        "comp-mt-dthreads",
-        "comp-xbzrle-cache",
-        "auto-converge-initial",
-        "auto-converge-increment",
-        "persistent-xml",
-        "tls",
-        "postcopy-bandwidth",
-        "parallel",
-        "parallel-connections",
-        "bandwidth",
-        "tls-destination",
-        "comp-zlib-level",
-        "comp-zstd-level",
-        "available-switchover-bandwidth",
-    };
-    for (size_t i = 0; i < G_N_ELEMENTS(virsh); i++)
-        if (!vz_option_word_find(virsh[i]))
-            g_error("--%s of virsh is not known", virsh[i]);
-
-    size_t count;
-    const vz_option_word *words = vz_option_words(&count);
-    for (size_t i = 0; i < count; i++)
-        g_assert_true(vz_option_word_find(words[i].word) == &words[i]); /* none twice */
-    g_assert_null(vz_option_word_find("no-such-word"));
-}
-
-static void test_word_errors(void)
-{
-    const struct {
-        const char *word, *value, *text;
-    } cases[] = {
-        {"live", "yes", "takes no value"},        {"bandwidth", NULL, "--bandwidth needs a value"},
-        {"bandwidth", "fast", "bandwidth is"},    {"comp-zstd-level", "21", "from 0 to 20"},
-        {"comp-methods", "zstd,x", "method 'x'"},
-    };
-    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
-        g_autoptr(vz_options) options = vz_options_new();
-        g_autoptr(GError) err = NULL;
-        bool ok = vz_options_apply_word(options, vz_option_word_find(cases[i].word), cases[i].value,
-                                        &err);
-        expect(err, ok, VZ_ERR_INVALID_ARG, cases[i].text);
-    }
-}
-
-/* --- addresses --- */
-
-static void test_uri(void)
-{
-    const struct {
-        const char *uri, *host;
-        unsigned port;
-        int code;
-    } cases[] = {
-        {"tcp:hostb", "hostb", 0, 0},
-        {"tcp:hostb:16515", "hostb", 16515, 0},
-        {"tcp://10.1.1.2:1/", "10.1.1.2", 1, 0},
-        {"TCP://hostb/", "hostb", 0, 0},
-        {"tcp://[fe80::1]:65535", "fe80::1", 65535, 0},
-        {"tcp:[::1]", "::1", 0, 0},
-        {"", NULL, 0, 8},
-        {"hostb", NULL, 0, 8},
-        {":hostb", NULL, 0, 8},
-        {"tcp:", NULL, 0, 8},
-        {"tcp://:1", NULL, 0, 8},
-        {"tcp:[::1", NULL, 0, 8},
-        {"tcp:hostb:", NULL, 0, 8},
-        {"tcp:hostb:0", NULL, 0, 8},
-        {"tcp:hostb:65536", NULL, 0, 8},
-        {"tcp:hostb:1x", NULL, 0, 8},
-        {"tcp:hostb/x", NULL, 0, 8},
-        {"tcp:a b", NULL, 0, 8},
-        {"tcp:user@hostb", NULL, 0, 8},
-        {"unix:/run/x", NULL, 0, 74},
-        {"rdma:hostb", NULL, 0, 74},
-    };
-    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
-        g_autofree char *host = NULL;
-        g_autoptr(GError) err = NULL;
-        uint16_t port = 0;
-        bool ok = vz_uri_parse_data(cases[i].uri, &host, &port, &err);
-        g_assert_true(ok == (cases[i].code == 0));
-        g_assert_cmpstr(host, ==, cases[i].host);
-        g_assert_cmpuint(port, ==, cases[i].port);
-        if (!ok)
-            g_assert_cmpint(err->code, ==, cases[i].code);
-    }
-    g_autofree char *v4 = vz_uri_format_data("hostb", 1);
-    g_autofree char *v6 = vz_uri_format_data("::1", 2);
-    g_assert_cmpstr(v4, ==, "tcp:hostb:1");
-    g_assert_cmpstr(v6, ==, "tcp:[::1]:2");
-}
-
-static void test_migrate_uri(void)
-{
-    g_autofree char *long_path = g_strnfill(108, 'x');
-    *long_path = '/';
-    g_autofree char *too_long = g_strconcat("unix://", long_path, NULL);
-    long_path[107] = '\0';
-    g_autofree char *longest = g_strconcat("unix:", long_path, NULL);
-    const struct {
-        const char *uri, *path;
-        int code;
-    } migrate_uris[] = {
-        {"tcp:hostb:1", NULL, 0}, {"unix:/run/x", "/run/x", 0}, {"UNIX:///run/x", "/run/x", 0},
-        {"rdma:hostb", NULL, 0},  {"unix:", NULL, 8},           {"unix://hostb/x", NULL, 8},
-        {"unix:run/x", NULL, 8},  {too_long, NULL, 8},          {longest, long_path, 0},
-        {"http:hostb", NULL, 74}, {"hostb", NULL, 8},           {"tcp:", NULL, 8},
-    };
-    for (size_t i = 0; i < G_N_ELEMENTS(migrate_uris); i++) {
-        g_autoptr(GError) err = NULL;
-        bool ok = vz_uri_check_migrate(migrate_uris[i].uri, &err);
-        g_assert_cmpint(ok ? 0 : err->code, ==, migrate_uris[i].code);
-        if (ok)
-            g_assert_cmpstr(vz_uri_unix_path(migrate_uris[i].uri), ==, migrate_uris[i].path);
-    }
-    g_assert_true(vz_uri_is_rdma("rdma://hostb"));
-    g_assert_false(vz_uri_is_rdma("tcp:rdma"));
-}
-
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -718,9 +560,5 @@ int main(int argc, char **argv)
     g_test_add_func("/options/words-and-wire", test_words_and_wire);
     g_test_add_func("/options/destination-masks", test_destination_masks);
     g_test_add_func("/options/legacy", test_legacy);
-    g_test_add_func("/options/virsh-words", test_virsh_words);
-    g_test_add_func("/options/word-errors", test_word_errors);
-    g_test_add_func("/options/uri", test_uri);
-    g_test_add_func("/options/migrate-uri", test_migrate_uri);
     return g_test_run();
 }
