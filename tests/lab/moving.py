@@ -11,8 +11,8 @@ BOTH_WAYS = ((), ("--p2p",))
 MOVE = ("--live", "--persistent", "--undefinesource")
 
 
-def virsh(host, *words, check=True):
-    done = host.run("virsh", "-c", VZ, *words, check=False, timeout=MIGRATE_TIMEOUT_S)
+def virsh(host, *words, check=True, timeout=MIGRATE_TIMEOUT_S):
+    done = host.run("virsh", "-c", VZ, *words, check=False, timeout=timeout)
     if check and done.returncode != 0:
         raise AssertionError("virsh %s: %s%s" % (" ".join(words), done.stdout, done.stderr))
     return done
@@ -44,12 +44,9 @@ class MovingTest(unittest.TestCase):
         self.addCleanup(self.after)
 
     def after(self):
-        try:
+        with self.scene.last_look(self):
             self.put_in_order()
             self.scene.expect_nothing_left()
-        except AssertionError:
-            self.scene.show_logs()
-            raise
 
     def put_in_order(self):
         """Running, persistent where it runs, and unknown on the other host."""

@@ -134,6 +134,19 @@ def scene_virsh(host):
 
 
 @contextlib.contextmanager
+def program(host, *argv, says):
+    """A program that runs on a host, once its first line is that; it is ended by SIGTERM."""
+    process = host.popen(*argv)
+    try:
+        if process.stdout.readline() != says + "\n":
+            raise AssertionError(process.communicate()[1])
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=VIRSH_TIMEOUT_S)
+
+
+@contextlib.contextmanager
 def for_module(scene):
     """For setUpModule: the scene stays until the module's tests are over; where preparing it fails
     it goes at once."""
@@ -269,6 +282,34 @@ class Scene:
             text = path.read_text() if path.exists() else ""
             kept = [line for line in text.splitlines() if "debug client" not in line]
             print("--- %s" % host.name, *kept[-lines:], sep="\n", file=sys.stderr)
+
+    @contextlib.contextmanager
+    def last_look(self, test):
+        """For what a test does at its end: the daemons' logs are shown where the test has failed, or this
+        does."""
+        failed = True
+        try:
+            yield
+            failed = not test._outcome.success
+        finally:
+            if failed:
+                self.show_logs()
+
+    def survive_crash(self, guest, victim, fault, begin):
+        """A daemon dies at a fault of the move that begin() starts, and comes back; whoever runs the guest
+        then is the only one. Of a faulty scene."""
+        victim.daemon("restart", fault)
+        with guest.unharmed():
+            process = begin()
+            eventually("the daemon dies by %s" % fault, lambda: victim.run(
+                "virsh", "-c", VZ, "list", check=False).returncode != 0, 60)
+            victim.daemon("start")
+            process.communicate(timeout=VIRSH_TIMEOUT_S)
+            eventually("one host runs it, the other does not",
+                       lambda: sorted(str(guest.state(host)) for host in self.lab.hosts) in
+                       (["None", "running"], ["running", "shut off"]), 90)
+        self.expect_nothing_left(60)
+        victim.daemon("restart")
 
     def expect_nothing_left(self, timeout_s=SETTLE_TIMEOUT_S):
         deadline = time.monotonic() + timeout_s

@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import moving  # noqa: E402
 import tap  # noqa: E402
 from moving import BOTH_WAYS, MIGRATE_TIMEOUT_S, MOVE, VNC_PORT, MovingTest, virsh  # noqa: E402
-from scene import VZ, eventually  # noqa: E402
+from scene import VZ, eventually, program  # noqa: E402
 
 DATA_PORT = 16515
 MEMORY_BYTES_MIN = 20 << 20  # of what a move of the guest sends at least
@@ -101,14 +101,9 @@ def setUpModule():
 @contextlib.contextmanager
 def viewer(host):
     """A VNC viewer in the observer's place, with a picture on its screen."""
-    process = scene.lab.observer.popen(sys.executable, "-c", VIEWER, host.address, VNC_PORT)
-    try:
-        if process.stdout.readline() != "open\n":
-            raise AssertionError(process.communicate()[1])
+    with program(scene.lab.observer, sys.executable, "-c", VIEWER, host.address, VNC_PORT,
+                 says="open") as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @contextlib.contextmanager

@@ -58,10 +58,8 @@ class CallerTest(unittest.TestCase):
         self.restore()
 
     def after(self):
-        if self._outcome.success:
+        with scene.last_look(self):
             scene.expect_nothing_left()
-        else:
-            scene.show_logs()
 
     def virsh(self, host, *words, check=True):
         done = host.run("virsh", "-c", VZ, *words, check=False, timeout=PROGRAM_TIMEOUT_S)

@@ -75,16 +75,9 @@ class CheckTest(unittest.TestCase):
 
     def after(self):
         """Nothing is left, and the guest that was only looked at runs where it ran."""
-        failed = not self._outcome.success
-        try:
+        with scene.last_look(self):
             scene.expect_nothing_left()
             worker.expect_on(self.a)
-        except AssertionError:
-            failed = True
-            raise
-        finally:
-            if failed:
-                scene.show_logs()
 
     def check(self, guest, *words, exit_code):
         done = self.a.run("vz", "--json", "check", guest.name, self.b.name, *words, check=False,
@@ -295,14 +288,17 @@ class Findings(CheckTest):
                     "rm /shared/other_clock.so")
             self.b.daemon("start")
 
-    def test_device_that_cannot_move(self):
-        """One of which QEMU itself says so: an image in a format without support for migration."""
-        guest = self.odd()
+    def add_immovable(self, guest):
         self.sh(self.a, "qemu-img create -q -f vdi /shared/extra.vdi 1M && chmod 666 /shared/extra.vdi")
         self.addCleanup(self.sh, self.a, "rm /shared/extra.vdi")
         qmp(self.a, guest, ("blockdev-add", {
             "driver": "vdi", "node-name": "extra",
             "file": {"driver": "file", "filename": "/shared/extra.vdi"}}))
+
+    def test_device_that_cannot_move(self):
+        """One of which QEMU itself says so: an image in a format without support for migration."""
+        guest = self.odd()
+        self.add_immovable(guest)
         found = self.findings(guest)
         self.assertEqual(list(found), ["devices"])
         self.assertIn("The vdi format used by node 'extra' does not support live migration",
@@ -432,11 +428,7 @@ class Findings(CheckTest):
         self.sh(self.a, "ip link add brx type bridge && ip link set brx up")
         self.addCleanup(self.a.run, "ip", "link", "del", "brx", check=False)
         guest = self.odd(bridge="brx")
-        self.sh(self.a, "qemu-img create -q -f vdi /shared/extra.vdi 1M && chmod 666 /shared/extra.vdi")
-        self.addCleanup(self.sh, self.a, "rm /shared/extra.vdi")
-        qmp(self.a, guest, ("blockdev-add", {
-            "driver": "vdi", "node-name": "extra",
-            "file": {"driver": "file", "filename": "/shared/extra.vdi"}}))
+        self.add_immovable(guest)
         found = self.findings(guest)
         self.assertEqual({name: one["side"] for name, one in found.items()},
                          {"devices": "source", "network": "destination"})

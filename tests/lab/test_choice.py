@@ -78,15 +78,8 @@ class ChoiceTest(unittest.TestCase):
 
     def after(self):
         scene.lab.shape("none")
-        failed = not self._outcome.success
-        try:
+        with scene.last_look(self):
             scene.expect_nothing_left(90)
-        except AssertionError:
-            failed = True
-            raise
-        finally:
-            if failed:
-                scene.show_logs()
 
     def plan(self, *words):
         done = self.here.run("vz", "--json", "check", self.guest.name, self.there.name, *words,

@@ -18,7 +18,7 @@ import moving  # noqa: E402
 import spy  # noqa: E402
 import tap  # noqa: E402
 from moving import BOTH_WAYS, MIGRATE_TIMEOUT_S, MOVE, MovingTest, virsh  # noqa: E402
-from scene import VZ, eventually  # noqa: E402
+from scene import VZ, eventually, program  # noqa: E402
 
 DATA_PORT = 16515
 PLACE = "/var/lib/sockets"
@@ -36,7 +36,6 @@ worker = None
 
 def setUpModule():
     global scene, worker
-
     scene, worker = moving.begin("direct", lambda its_scene, xml: xml.replace(
         "<devices>", "<devices><emulator>%s</emulator>" % spy.install(its_scene)))
     for host in scene.lab.hosts:
@@ -179,7 +178,6 @@ class Unix(Direct):
             worker.expect_on(here)
         self.expect_no_socket()
 
-
     @tap.long
     def test_daemon_killed(self):
         for killed in range(2):
@@ -229,15 +227,9 @@ def sniffer(host, first, last):
     """Bytes that went to these ports of others are in .count at the end, and in .seen how often the
     marker was among them."""
     found = "/tmp/sniffed"
-    process = host.popen("python3", "-c", SNIFFER, first, last, MARKER, found)
-    try:
-        if process.stdout.readline() != "listening\n":
-            raise AssertionError(process.communicate()[1])
+    with program(host, "python3", "-c", SNIFFER, first, last, MARKER, found, says="listening") as process:
         yield process
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
-        process.count, process.seen = map(int, host.path(found).read_text().split())
+    process.count, process.seen = map(int, host.path(found).read_text().split())
 
 
 def may_raise_limits():

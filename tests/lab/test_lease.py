@@ -12,9 +12,9 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import tap  # noqa: E402
-from scene import VZ, Scene, eventually, for_module  # noqa: E402
+from moving import virsh  # noqa: E402
+from scene import Scene, eventually, for_module  # noqa: E402
 
-MIGRATE_TIMEOUT_S = 120
 MOVE = ("--live", "--persistent", "--undefinesource")
 KEEP = ("--live", "--persistent")
 CONFIG = "/etc/virtvz/virtvzd.conf"
@@ -30,13 +30,6 @@ def setUpModule():
     with for_module(Scene("lease", faulty=True)) as scene:
         worker = scene.guest("worker", "vz.dirty=2", disk=True)
         worker.start(scene.a)
-
-
-def virsh(host, *words, check=True):
-    done = host.run("virsh", "-c", VZ, *words, check=False, timeout=MIGRATE_TIMEOUT_S)
-    if check and done.returncode != 0:
-        raise AssertionError("virsh %s: %s%s" % (" ".join(words), done.stdout, done.stderr))
-    return done
 
 
 def reachable(host):
@@ -56,12 +49,9 @@ class LeaseTest(unittest.TestCase):
         self.addCleanup(self.after)
 
     def after(self):
-        try:
+        with scene.last_look(self):
             self.bring_back()
             scene.expect_nothing_left()
-        except AssertionError:
-            scene.show_logs()
-            raise
 
     def bring_back(self):
         a, b = scene.a, scene.b

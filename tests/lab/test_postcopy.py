@@ -5,6 +5,7 @@ host hears, and by the memory that the guest verifies.
 One lab and one guest serve the whole file; every test leaves it running on one of the hosts.
 """
 
+import functools
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import moving  # noqa: E402
 import tap  # noqa: E402
 from scene import VZ, Scene, eventually, for_module  # noqa: E402
 
@@ -20,6 +22,7 @@ RATE = "100mbit"  # some 12 MiB/s, of which post-copy of the guest takes ten sec
 DIRTY_MIB_S = 40
 MOVE = ("--live", "--p2p", "--persistent", "--undefinesource", "--postcopy")
 LONG_S = 180
+virsh = functools.partial(moving.virsh, timeout=LONG_S)
 
 scene = None
 worker = None
@@ -30,13 +33,6 @@ def setUpModule():
     with for_module(Scene("postcopy")) as scene:
         worker = scene.guest("worker", "vz.mem=128 vz.dirty=%d" % DIRTY_MIB_S, disk=True, memory_mib=256)
         worker.start(scene.a)
-
-
-def virsh(host, *words, check=True, **more):
-    done = host.run("virsh", "-c", VZ, *words, check=False, timeout=LONG_S, **more)
-    if check and done.returncode != 0:
-        raise AssertionError("virsh %s: %s%s" % (" ".join(words), done.stdout, done.stderr))
-    return done
 
 
 def numbers(host, *words):
@@ -65,10 +61,8 @@ class PostCopy(unittest.TestCase):
 
     def after(self):
         scene.lab.shape("none")
-        if any(test is self for test, _ in self._outcome.result.failures + self._outcome.result.errors):
-            scene.show_logs()
-            return
-        scene.expect_nothing_left()
+        with scene.last_look(self):
+            scene.expect_nothing_left()
 
     def begin(self, *words, command="virsh"):
         """A move that does not converge, going on."""

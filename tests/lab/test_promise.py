@@ -49,10 +49,8 @@ class Promise(unittest.TestCase):
             self.here, self.there = self.there, self.here
 
     def after(self):
-        if self._outcome.success:
+        with scene.last_look(self):
             scene.expect_nothing_left()
-        else:
-            scene.show_logs()
 
     def vz(self, *words):
         return self.here.run("vz", *words, check=False, timeout=TIMEOUT_S)

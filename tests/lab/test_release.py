@@ -53,19 +53,8 @@ def setUpModule():
         worker.start(scene.a)
 
 
-def restart(host, fault=None):
-    """Its daemon anew, with a fault built in or none."""
-    host.daemon("stop")
-    host.daemon("start", fault)
-
-
 def records(host):
     return "".join(path.read_text() for path in host.path("/var/lib/virtvz/jobs").glob("*.in"))
-
-
-def alive(host):
-    return host.run("virsh", "-c", VZ, "uri", check=False).returncode == 0 and host.run(
-        "virsh", "-c", VZ, "list", check=False).returncode == 0
 
 
 class Crashes(unittest.TestCase):
@@ -75,21 +64,14 @@ class Crashes(unittest.TestCase):
     def one(self, side, step, when, mode):
         here, there = self.where()
         victim = here if side == "source" else there
-        restart(victim, "%s:crash:%s" % (step, when))
-        with worker.unharmed():
-            process = here.popen("virsh", "-c", VZ, "migrate", *((mode,) if mode else ()), *MOVE,
-                                 worker.name, scene.uri(there))
-            eventually("the daemon dies at %s" % step, lambda: not alive(victim), 60)
-            victim.daemon("start")
-            process.communicate(timeout=MIGRATE_TIMEOUT_S)
-            eventually("one host runs it, the other does not", self.settled, 90)
-        scene.expect_nothing_left(60)
-        restart(victim)
+        scene.survive_crash(worker, victim, "%s:crash:%s" % (step, when), lambda: here.popen(
+            "virsh", "-c", VZ, "migrate", *((mode,) if mode else ()), *MOVE, worker.name,
+            scene.uri(there)))
 
     def test_90_qemu_dies_after_the_commit(self):
         """It was never started there, so the commit is revoked and the guest goes on here."""
         here, there = self.where()
-        restart(there, "start-guest:fail:before")
+        there.daemon("restart", "start-guest:fail:before")
         with worker.unharmed():
             process = here.popen("virsh", "-c", VZ, "migrate", "--p2p", *MOVE, worker.name,
                                  scene.uri(there))
@@ -100,11 +82,7 @@ class Crashes(unittest.TestCase):
             eventually("it runs where it was", lambda: worker.state(here) == "running", 60)
             self.assertIsNone(worker.state(there))
         scene.expect_nothing_left(60)
-        restart(there)
-
-    def settled(self):
-        states = sorted(str(worker.state(host)) for host in scene.lab.hosts)
-        return states in (["None", "running"], ["running", "shut off"])
+        there.daemon("restart")
 
 
 def add(number, case):

@@ -75,11 +75,8 @@ class StreamTest(unittest.TestCase):
 
     def after(self):
         scene.lab.shape("none")
-        try:
+        with scene.last_look(self):
             scene.expect_nothing_left(90)
-        except AssertionError:
-            scene.show_logs()
-            raise
 
     def where(self, guest):
         if guest.state(scene.a) == "running":

@@ -39,14 +39,9 @@ def setUpModule():
         for host in scene.lab.hosts:
             with open(host.path("/etc/virtvz/virtvzd.conf"), "a", encoding="ascii") as file:
                 file.write("data_address = 127.0.0.1\n")
-            restart(host)
+            host.daemon("restart")
         guest.start(scene.a)
     MovingTest.scene, MovingTest.guest = scene, guest
-
-
-def restart(host, fault=None):
-    host.daemon("stop")
-    host.daemon("start", fault)
 
 
 def sent_by_port(host, port):
@@ -231,20 +226,8 @@ class Crashes(TunnelTest):
     def one(self, side, step, when):
         here, there = self.where()
         victim = here if side == "source" else there
-        restart(victim, "%s:crash:%s" % (step, when))
-        with guest.unharmed():
-            _, _, process = self.begin(shaped=False)
-            eventually("the daemon dies at %s" % step, lambda: virsh(
-                victim, "list", check=False).returncode != 0, 60)
-            victim.daemon("start")
-            process.communicate(timeout=MIGRATE_TIMEOUT_S)
-            eventually("one host runs it, the other does not", self.settled, 90)
-        scene.expect_nothing_left(60)
-        restart(victim)
-
-    def settled(self):
-        states = sorted(str(guest.state(host)) for host in scene.lab.hosts)
-        return states in (["None", "running"], ["running", "shut off"])
+        scene.survive_crash(guest, victim, "%s:crash:%s" % (step, when),
+                            lambda: self.begin(shaped=False)[2])
 
     @tap.long
     def test_source_before_the_release(self):
