@@ -99,15 +99,6 @@ def wait_for_idle():
             return share
 
 
-def wire_bytes(host):
-    for line in pathlib.Path("/proc/%d/net/dev" % host.init_pid).read_text().splitlines():
-        name, _, numbers = line.partition(":")
-        if name.strip() == "up0":
-            fields = [int(word) for word in numbers.split()]
-            return fields[0] + fields[8]
-    raise AssertionError("%s has no up0" % host.name)
-
-
 def start_libvirt(host):
     """Debian's libvirtd beside virtvzd, as plain as it can be: no daemons besides, no cgroups."""
     files = {
@@ -165,12 +156,12 @@ class Traveller:
         mark = "move"
         self.scene.observe("mark", mark)
         argv = words(self.guest.name, self.there, to)
-        wire, processor = wire_bytes(self.here), processor_times()[0]
+        wire, processor = sum(self.here.wire_bytes()), processor_times()[0]
         began = time.monotonic()
         self.here.run(*argv, timeout=MOVE_TIMEOUT_S)
         wall = time.monotonic() - began
         processor = processor_times()[0] - processor
-        wire = wire_bytes(self.here) - wire
+        wire = sum(self.here.wire_bytes()) - wire
         self.here, self.there = self.there, self.here
         try:
             self.wait_for_beats(20)

@@ -155,6 +155,15 @@ class Host:
         _run([*variables, *self.lab.argv, "daemon", self.name, action], check=True,
              timeout=COMMAND_TIMEOUT_S)
 
+    def wire_bytes(self):
+        """(received, sent) by the host's cable (lab/net.sh), as the kernel counts."""
+        for line in pathlib.Path("/proc/%d/net/dev" % self.init_pid).read_text().splitlines():
+            name, _, numbers = line.partition(":")
+            if name.strip() == "up0":
+                fields = [int(word) for word in numbers.split()]
+                return fields[0], fields[8]
+        raise AssertionError("%s has no up0" % self.name)
+
     def link(self, state):
         self.lab.command("link", self.name, state)
 

@@ -26,6 +26,11 @@ def install(scene):
     return EMULATOR
 
 
+def let_in(scene, xml):
+    """The definition of a guest that is looked at."""
+    return xml.replace("<devices>", "<devices><emulator>%s</emulator>" % install(scene))
+
+
 def open_monitor(host):
     """A guest.Qmp, to be closed by its caller."""
     # The machine's path may be longer than an address can be; a directory's number never is.

@@ -511,19 +511,14 @@ class Plan(CheckTest):
             self.assertEqual(done.returncode, 0, done.stderr)
         super().after()
 
-    def sent_bytes(self, host):
-        """By the host's link, as the kernel counted."""
-        lines = pathlib.Path("/proc/%d/net/dev" % host.init_pid).read_text().splitlines()
-        return [int(line.split(":")[1].split()[8]) for line in lines if line.strip().startswith("up0:")][0]
-
     def test_bytes_and_time(self):
         words = ("--bandwidth", str(self.BANDWIDTH_MIB))
         plan = self.check(worker, *words, exit_code=MOVES)
         self.assertEqual(plan["rate"]["bytes_s"], self.BANDWIDTH_MIB * MIB)
-        before = self.sent_bytes(self.a)
+        before = self.a.wire_bytes()[1]
         with worker.unharmed(gap_ms=1000):
             result = self.move(worker, *words)
-        wire = self.sent_bytes(self.a) - before
+        wire = self.a.wire_bytes()[1] - before
         self.assertLess(plan["bytes"] / 2, wire, plan)
         self.assertLess(wire, plan["bytes"] * 2, plan)
         # Not faster than the limit; a busy machine may take longer.

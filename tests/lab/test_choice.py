@@ -35,11 +35,9 @@ scene = None
 def setUpModule():
     global scene
     with for_module(Scene("choice")) as scene:
-        emulator = spy.install(scene)
         for kind in (Alike, Random):
             kind.guest = scene.guest(kind.NAME, kind.WORDS, memory_mib=kind.MEMORY_MIB)
-            kind.guest.xml = re.sub("<emulator>.*</emulator>|(?=</devices>)",
-                                    "<emulator>%s</emulator>" % emulator, kind.guest.xml, count=1)
+            kind.guest.xml = spy.let_in(scene, kind.guest.xml)
             scene.a.path(kind.guest.file).write_text(kind.guest.xml)
 
 
@@ -49,12 +47,6 @@ def said(host):
         on = {one["capability"]: one["state"] for one in qemu("query-migrate-capabilities")}
         parameters = qemu("query-migrate-parameters")
     return on["multifd"], parameters["multifd-channels"], parameters["multifd-compression"]
-
-
-def bytes_sent(host):
-    """On the wire out of the host (lab/net.sh)."""
-    counters = re.search(r"up0:(.*)", host.run("cat", "/proc/net/dev").stdout).group(1)
-    return int(counters.split()[8])
 
 
 class ChoiceTest(unittest.TestCase):
@@ -99,9 +91,9 @@ class ChoiceTest(unittest.TestCase):
     def moved(self, *words):
         """(the plan's figures of the stream, its memory in use, what vz said, the wire's bytes)"""
         plan = self.plan(*words)
-        before = bytes_sent(self.here)
+        before = self.here.wire_bytes()[1]
         result = self.end(self.begin(*words))
-        sent = bytes_sent(self.here) - before
+        sent = self.here.wire_bytes()[1] - before
         self.assertEqual((result["compression"], result["channels"], result["choice"]),
                          tuple(plan["stream"][name] for name in ("compression", "channels", "why")))
         print("%s %s: %s; %.1f MiB in use, %.1f MiB sent, %s" % (

@@ -36,8 +36,7 @@ worker = None
 
 def setUpModule():
     global scene, worker
-    scene, worker = moving.begin("direct", lambda its_scene, xml: xml.replace(
-        "<devices>", "<devices><emulator>%s</emulator>" % spy.install(its_scene)))
+    scene, worker = moving.begin("direct", spy.let_in)
     for host in scene.lab.hosts:
         host.out("install", "-d", "-o", "vz-qemu", "-m", "0755", PLACE)
 
@@ -102,12 +101,6 @@ class Joiner:
         self.path.unlink(missing_ok=True)
 
 
-def sent(host):
-    """On the wire out of the host (lab/net.sh)."""
-    counters = re.search(r"up0:(.*)", host.run("cat", "/proc/net/dev").stdout).group(1)
-    return int(counters.split()[8])
-
-
 class Direct(MovingTest):
     def expect_no_socket(self):
         for host in scene.lab.hosts:
@@ -118,9 +111,9 @@ class Unix(Direct):
     def move_by_socket(self, *options):
         here, there = self.where()
         with Joiner(here, there) as joiner, worker.unharmed():
-            before = sent(here)
+            before = here.wire_bytes()[1]
             self.move(*MOVE, *options, "--migrateuri", URI, here=here, there=there)
-            self.assertLess(sent(here) - before, CHANNEL_BYTES_MAX)
+            self.assertLess(here.wire_bytes()[1] - before, CHANNEL_BYTES_MAX)
         worker.expect_on(there)
         self.assertGreater(joiner.count, MEMORY_BYTES_MIN)
         self.assertGreater(joiner.seen, 50)
@@ -257,11 +250,11 @@ class ByVz(Direct):
 
     def sniffed(self, ports, *options):
         here, there = self.where()
-        before = sent(here)
+        before = here.wire_bytes()[1]
         with worker.unharmed(), sniffer(here, ports[0], ports[-1]) as seen:
             self.vz(*options, "--bandwidth", "50", here=here, there=there)
         worker.expect_on(there)
-        self.assertGreater(sent(here) - before, MEMORY_BYTES_MIN)
+        self.assertGreater(here.wire_bytes()[1] - before, MEMORY_BYTES_MIN)
         self.assertGreater(seen.count, MEMORY_BYTES_MIN // 4)  # a busy machine's kernel drops some
         return seen.seen
 

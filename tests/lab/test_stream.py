@@ -97,12 +97,6 @@ class StreamTest(unittest.TestCase):
     def stats(self, host, guest, *options):
         return host.run("virsh", "-c", VZ, "domjobinfo", *options, guest.name, check=False).stdout
 
-    @staticmethod
-    def bytes_sent(host):
-        """On the wire out of the host (lab/net.sh)."""
-        counters = re.search(r"up0:(.*)", host.run("cat", "/proc/net/dev").stdout).group(1)
-        return int(counters.split()[8])
-
     def copying(self, host, guest):
         eventually("memory is being copied", lambda: re.search(
             r"Memory processed: +[1-9]", self.stats(host, guest)), 30)
@@ -138,9 +132,9 @@ class Effects(StreamTest):
         for options in (PLAIN, ("--compressed",), ("--parallel", "--comp-methods", "zlib")):
             with worker.unharmed():
                 here, there, process = self.begin(worker, *options)
-                before = self.bytes_sent(here)
+                before = here.wire_bytes()[1]
                 self.end(process)
-                sizes.append((self.bytes_sent(here) - before) / self.page_bytes(there))
+                sizes.append((here.wire_bytes()[1] - before) / self.page_bytes(there))
                 worker.expect_on(there)
         print("wire bytes a byte of page: plain %.2f, zstd %.2f, zlib %.2f" % tuple(sizes),
               file=sys.stderr)
