@@ -1,5 +1,6 @@
 /* destination_ops.c - what others may do to a domain that arrives, and what its QEMU reports. On
  * the domain's actor, often inside a wait of the job itself. */
+#include "base/json.h"
 #include "migrate/destination_settle.h"
 #include "migrate/postcopy.h"
 
@@ -54,10 +55,10 @@ static bool op_event(vz_domain *domain, void *job, const char *name, const struc
                      int64_t when_us)
 {
     (void)domain;
-    (void)data;
     (void)when_us;
     vz_migration *m = job;
     if (strcmp(name, "MIGRATION") == 0) {
+        m->reported = vz_memory_status_parse(vz_json_text(data, "status"));
         m->memory_event = true;
         vz_destination_stirred(m);
         return true;

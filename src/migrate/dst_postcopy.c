@@ -41,10 +41,14 @@ bool vz_destination_has_package(vz_migration *m, vz_memory_status status)
     return qemu && vz_qemu_query_status(qemu, &now, &err) && strcmp(now.status, "inmigrate") != 0;
 }
 
+/* By its events: a guest that waits for a page may keep QEMU's main loop, and then nothing else is
+ * heard of it. A daemon that was restarted has seen none. */
 static bool query(vz_migration *m, vz_memory_status *ret_status, GError **err)
 {
     vz_qemu *qemu = vz_migration_qemu(m, err);
-    return qemu && vz_memory_query(vz_qemu_qmp(qemu), ret_status, NULL, NULL, err);
+    *ret_status = m->reported;
+    return qemu && (m->reported != VZ_MEMORY_NONE ||
+                    vz_memory_query(vz_qemu_qmp(qemu), ret_status, NULL, NULL, err));
 }
 
 bool vz_destination_may_be_switched(vz_migration *m)
@@ -162,15 +166,17 @@ static void visit_unref(void *data)
 static bool await_pause(vz_migration *m, vz_memory_status *status, GError **err)
 {
     int64_t deadline_us = vz_now_us() + PAUSE_PATIENCE_US;
+    g_autoptr(GError) refused = NULL; /* by a QEMU that has paused by itself meanwhile */
     bool told = false;
     while (query(m, status, err)) {
         if (*status == VZ_MEMORY_COMPLETED || *status == VZ_MEMORY_POSTCOPY_PAUSED)
             return true;
         if (vz_now_us() >= deadline_us)
             return vz_fail(err, VZ_ERR_OPERATION_TIMEOUT,
-                           "QEMU does not let go of the connection before");
-        if (!told && !vz_memory_pause_postcopy(vz_qemu_qmp(vz_driver_qemu_of(m->domain)), err))
-            return false;
+                           "QEMU does not let go of the connection before: %s",
+                           refused ? refused->message : "it says nothing");
+        if (!told)
+            vz_memory_pause_postcopy(vz_qemu_qmp(vz_driver_qemu_of(m->domain)), &refused);
         told = true;
         vz_wait_uncancellable(vz_domain_inbox(m->domain), NULL, NULL, vz_now_us() + POLL_US);
     }

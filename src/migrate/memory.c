@@ -231,12 +231,12 @@ bool vz_memory_set_postcopy_rate(vz_qmp *qmp, uint64_t bytes_s, GError **err)
 
 bool vz_memory_pause_postcopy(vz_qmp *qmp, GError **err)
 {
-    return vz_qmp_do(qmp, "migrate-pause", NULL, VZ_QMP_TIMEOUT_US, err);
+    return vz_qmp_do_out_of_band(qmp, "migrate-pause", NULL, VZ_QMP_TIMEOUT_US, err);
 }
 
 bool vz_memory_recover(vz_qmp *qmp, const char *path, GError **err)
 {
-    return vz_qmp_do(qmp, "migrate-recover", uri_of(path), VZ_QMP_TIMEOUT_US, err);
+    return vz_qmp_do_out_of_band(qmp, "migrate-recover", uri_of(path), VZ_QMP_TIMEOUT_US, err);
 }
 
 bool vz_memory_resume(vz_qmp *qmp, const char *path, GError **err)

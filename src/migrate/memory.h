@@ -66,7 +66,9 @@ bool vz_memory_is_postcopy(vz_memory_status status);
 bool vz_memory_start_postcopy(vz_qmp *qmp, GError **err);
 /* 0: no limit. */
 bool vz_memory_set_postcopy_rate(vz_qmp *qmp, uint64_t bytes_s, GError **err);
-/* Either side: breaks the connection on purpose; the status becomes POSTCOPY_PAUSED. */
+/* Either side: breaks the connection on purpose; the status becomes POSTCOPY_PAUSED. This and
+ * vz_memory_recover work also while the destination's QEMU waits for a page in its main loop, in
+ * which it answers nothing else. */
 bool vz_memory_pause_postcopy(vz_qmp *qmp, GError **err);
 /* The two halves of a recovery, each of a side that is POSTCOPY_PAUSED: the destination listens,
  * then the source connects, once per channel. */

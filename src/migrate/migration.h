@@ -14,9 +14,9 @@
 #include "domain/domain.h"
 #include "migrate/cookie.h"
 #include "migrate/journal.h"
+#include "migrate/memory.h"
 #include "migrate/options.h"
 #include "migrate/saga.h"
-#include "migrate/stream.h"
 
 typedef struct vz_migrate vz_migrate; /* service.h: the host's part */
 
@@ -127,7 +127,8 @@ struct vz_migration {
 
     /* destination */
     vz_def *def;
-    vz_def *old_config; /* what was defined before; NULL: nothing */
+    vz_def *old_config;        /* what was defined before; NULL: nothing */
+    vz_memory_status reported; /* by QEMU's last event; VZ_MEMORY_NONE: by none yet */
     bool persisted;
     struct vz_lease_arrival *leases; /* storage/lease.h; NULL: there are none */
     bool reserved;                   /* holds its place in the table */

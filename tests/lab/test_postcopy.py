@@ -5,7 +5,10 @@ host hears, and by the memory that the guest verifies.
 One lab and one guest serve the whole file; every test leaves it running on one of the hosts.
 """
 
+import contextlib
+import ctypes
 import functools
+import json
 import os
 import signal
 import sys
@@ -22,6 +25,8 @@ RATE = "100mbit"  # some 12 MiB/s, of which post-copy of the guest takes ten sec
 DIRTY_MIB_S = 40
 MOVE = ("--live", "--p2p", "--persistent", "--undefinesource", "--postcopy")
 LONG_S = 180
+PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 17, 0x4206, 0x4207  # <linux/ptrace.h>
+WALL = 0x40000000
 virsh = functools.partial(moving.virsh, timeout=LONG_S)
 
 scene = None
@@ -74,6 +79,10 @@ class PostCopy(unittest.TestCase):
         self.addCleanup(lambda: process.poll() is None and process.kill())
         return process
 
+    def phase(self):
+        lines = self.here.out("vz", "--json", "jobs").splitlines()
+        return json.loads(lines[0])["phase"] if lines else None
+
     def in_precopy(self, process):
         def copied():
             if process.poll() is not None:
@@ -113,7 +122,7 @@ class Moves(PostCopy):
             self.in_precopy(process)
             virsh(self.here, "migrate-postcopy", worker.name)
             eventually("the source serves pages", lambda: state(self.here) == "paused (post-copy)", 60)
-            self.assertEqual(state(self.there), "running (post-copy)")
+            eventually("it runs there", lambda: state(self.there) == "running (post-copy)", 10)
             eventually("pages are asked for",
                        lambda: int(numbers(self.here).get("Postcopy requests", 0)), 30)
             self.assertNotEqual(virsh(self.here, "domjobabort", worker.name, check=False).returncode, 0)
@@ -184,6 +193,7 @@ class Faults(PostCopy):
         with worker.unharmed():
             process = self.begin()
             self.switch(process)
+            eventually("Finish has been answered", lambda: self.phase() == "post-copy", 20)
             self.there.link("down")
             eventually("both see that it is broken",
                        lambda: state(self.here) == "paused (post-copy failed)" and
@@ -231,6 +241,25 @@ class Faults(PostCopy):
         self.kill_daemon(self.there)
 
 
+@contextlib.contextmanager
+def main_loop_hangs(qemu):
+    """As it does when the guest's device waits for a page in it: that thread stands still, the others
+    go on. Which pages a device will touch is chance; so a tracer holds it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+
+    def trace(request):
+        if libc.ptrace(request, qemu, None, None) != 0:
+            raise OSError(ctypes.get_errno(), "ptrace %#x" % request)
+    trace(PTRACE_SEIZE)
+    try:
+        trace(PTRACE_INTERRUPT)
+        os.waitpid(qemu, WALL)
+        yield
+    finally:
+        trace(PTRACE_DETACH)
+
+
 class Paused(PostCopy):
     def pause_and(self, *words):
         with worker.unharmed():
@@ -242,7 +271,13 @@ class Paused(PostCopy):
                 self.assertNotEqual(process.returncode, 0)
                 self.assertIn("paused in post-copy by a user", err)
             self.assertEqual(state(self.here), "paused (post-copy failed)")
-            virsh(self.here, "migrate", *words, "--postcopy-resume", worker.name, scene.uri(self.there))
+            resume = (VZ, "migrate", *words, "--postcopy-resume", worker.name, scene.uri(self.there))
+            (qemu,) = self.there.processes("qemu-system-x86_64")
+            with main_loop_hangs(qemu):
+                process = self.here.popen("virsh", "-c", *resume)
+                eventually("pages flow again", lambda: state(self.here) == "paused (post-copy)", 30)
+            out, err = process.communicate(timeout=LONG_S)
+            self.assertEqual(process.returncode, 0, out + err)
             worker.expect_on(self.there)
 
     def test_peer_to_peer(self):

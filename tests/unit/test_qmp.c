@@ -168,6 +168,8 @@ static void test_greeting_and_command(void)
         {SAY, "{\"return\": {\"b\": 7}, \"id\": 2}\r\n", 0},
         {AWAIT, "{\"execute\":\"no-args\",\"id\":3}\n", 0},
         {SAY, "{\"return\": [], \"id\": 3}\r\n", 0},
+        {AWAIT, "{\"execute\":\"in-its-turn\",\"id\":4}\n", 0},
+        {SAY, "{\"return\": {}, \"id\": 4}\r\n", 0},
         {END, "", 0},
     };
     fake f;
@@ -179,6 +181,7 @@ static void test_greeting_and_command(void)
     g_assert_cmpint(json_integer_value(json_object_get(value, "b")), ==, 7);
     json_decref(value);
     g_assert_true(vz_qmp_do(qmp, "no-args", NULL, SECOND_US, &err));
+    g_assert_true(vz_qmp_do_out_of_band(qmp, "in-its-turn", NULL, SECOND_US, &err));
     g_thread_join(f.thread);
 }
 
@@ -286,6 +289,40 @@ static void test_late_reply(void)
     json_t *value = vz_qmp_command(qmp, "quick", NULL, SECOND_US, &err);
     g_assert_cmpstr(json_string_value(json_object_get(value, "of")), ==, "quick");
     json_decref(value);
+    g_thread_join(f.thread);
+}
+
+/* What goes out of band goes also while QEMU's main loop hangs; and nothing else is sent to it
+ * without end, since it would stop reading. */
+static void test_out_of_band(void)
+{
+    static const line script[] = {
+        {SAY, GREETING, 0},
+        {AWAIT, "{\"execute\":\"qmp_capabilities\",\"arguments\":{\"enable\":[\"oob\"]},\"id\":1}",
+         0},
+        {SAY, NEGOTIATED, 0},
+        {AWAIT, "hung", 0},
+        {AWAIT, "hung", 0},
+        {AWAIT, "hung", 0},
+        {AWAIT, "{\"execute\":\"hung\",\"id\":5}", 0},
+        {AWAIT, "{\"exec-oob\":\"urgent\",\"id\":6}", 0},
+        {SAY, "{\"return\": {}, \"id\": 6}\r\n", 0},
+        {PAUSE, "", 300},
+        {SAY, "{\"return\": {}, \"id\": 2}\r\n{\"return\": {}, \"id\": 3}\r\n", 0},
+        {AWAIT, "{\"execute\":\"again\",\"id\":7}", 0},
+        {SAY, "{\"return\": {}, \"id\": 7}\r\n", 0},
+        {END, "", 0},
+    };
+    fake f;
+    g_autoptr(GError) err = NULL;
+    g_autoptr(vz_qmp) qmp = open_fake(&f, script);
+    for (int i = 0; i < VZ_QMP_UNANSWERED_MAX + 1; i++) {
+        g_assert_false(vz_qmp_do(qmp, "hung", NULL, SECOND_US / 20, &err));
+        g_assert_error(err, VZ_ERROR, VZ_ERR_OPERATION_TIMEOUT);
+        g_clear_error(&err);
+    }
+    g_assert_true(vz_qmp_do_out_of_band(qmp, "urgent", NULL, SECOND_US, &err));
+    g_assert_true(vz_qmp_do(qmp, "again", NULL, 5 * SECOND_US, &err));
     g_thread_join(f.thread);
 }
 
@@ -402,6 +439,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qmp/events", test_events);
     g_test_add_func("/qmp/event-stamp", test_event_stamp);
     g_test_add_func("/qmp/late-reply", test_late_reply);
+    g_test_add_func("/qmp/out-of-band", test_out_of_band);
     g_test_add_func("/qmp/bad-greetings", test_bad_greetings);
     g_test_add_func("/qmp/breakage", test_breakage);
     g_test_add_func("/qmp/passing", test_passing);

@@ -35,6 +35,7 @@ struct vz_qmp {
     guint searched; /* bytes of `in` known to hold no newline */
     json_int_t last_id;
     json_int_t awaited_id; /* 0: none */
+    unsigned unanswered;   /* commands; also those that were given up */
     json_t *reply;
     json_t *greeting;
     GQueue events;
@@ -42,6 +43,7 @@ struct vz_qmp {
     char error_class[ERROR_CLASS_BYTES];
     unsigned version;
     char *package;
+    bool oob;        /* both sides can */
     vz_inbox *inbox; /* NULL: not attached */
     int wake_fd;
     vz_qmp_hooks hooks;
@@ -108,11 +110,14 @@ static void take_reply(vz_qmp *qmp, json_t *message)
         return;
     }
     json_int_t number = json_integer_value(id);
-    if (number == qmp->awaited_id && !qmp->reply)
-        qmp->reply = json_incref(message);
-    else if (number < 1 || number > qmp->last_id || number == qmp->awaited_id)
+    if (number < 1 || number > qmp->last_id || qmp->unanswered == 0 ||
+        (number == qmp->awaited_id && qmp->reply)) {
         set_broken(qmp, "QEMU answered a command that was not sent");
-    /* Else the late reply of a command that was given up. */
+        return;
+    }
+    qmp->unanswered--;
+    if (number == qmp->awaited_id) /* else the late reply of a command that was given up */
+        qmp->reply = json_incref(message);
 }
 
 static void handle_line(vz_qmp *qmp, const char *line, size_t bytes)
@@ -238,6 +243,13 @@ static json_t *unwrap_reply(vz_qmp *qmp, const char *name, json_t *reply, GError
     return NULL;
 }
 
+static void fail_unanswered(const char *name, GError **err)
+{
+    vz_fail(err, VZ_ERR_OPERATION_TIMEOUT,
+            "QEMU did not answer the command '%s' in time: it hangs or the host is overloaded",
+            name);
+}
+
 static json_t *await_reply(vz_qmp *qmp, const char *name, int64_t deadline_us, GError **err)
 {
     while (!qmp->reply && !qmp->broken && vz_poll_one(qmp->fd, POLLIN, deadline_us))
@@ -253,20 +265,36 @@ static json_t *await_reply(vz_qmp *qmp, const char *name, int64_t deadline_us, G
         vz_fail(err, VZ_ERR_INTERNAL_ERROR, "QEMU command '%s' was not answered: %s", name,
                 qmp->broken);
     else
-        vz_fail(err, VZ_ERR_OPERATION_TIMEOUT,
-                "QEMU did not answer the command '%s' in time: it hangs or the host is overloaded",
-                name);
+        fail_unanswered(name, err);
     return NULL;
 }
 
-static json_t *command(vz_qmp *qmp, const char *name, json_t *take_args, int fd, int64_t timeout_us,
-                       GError **err)
+/* false: as many commands as may be wait for QEMU still. */
+static bool await_turn(vz_qmp *qmp, int64_t deadline_us)
+{
+    while (qmp->unanswered >= VZ_QMP_UNANSWERED_MAX && !qmp->broken &&
+           vz_poll_one(qmp->fd, POLLIN, deadline_us))
+        read_some(qmp);
+    return qmp->unanswered < VZ_QMP_UNANSWERED_MAX || qmp->broken;
+}
+
+typedef enum { IN_BAND, OUT_OF_BAND } turn;
+
+static json_t *command(vz_qmp *qmp, turn when, const char *name, json_t *take_args, int fd,
+                       int64_t timeout_us, GError **err)
 {
     int64_t deadline_us = vz_now_us() + timeout_us;
     qmp->error_class[0] = '\0';
+    if (when == IN_BAND && !await_turn(qmp, deadline_us)) {
+        json_decref(take_args);
+        fail_unanswered(name, err);
+        return NULL;
+    }
     qmp->awaited_id = ++qmp->last_id;
-    json_t *message = json_pack("{s:s, s:o*, s:I}", "execute", name, "arguments", take_args, "id",
-                                qmp->awaited_id);
+    qmp->unanswered++;
+    json_t *message =
+        json_pack("{s:s, s:o*, s:I}", when == OUT_OF_BAND && qmp->oob ? "exec-oob" : "execute",
+                  name, "arguments", take_args, "id", qmp->awaited_id);
     g_assert(message);
     char *dump = json_dumps(message, JSON_COMPACT);
     json_decref(message);
@@ -281,12 +309,20 @@ static json_t *command(vz_qmp *qmp, const char *name, json_t *take_args, int fd,
 json_t *vz_qmp_command(vz_qmp *qmp, const char *name, json_t *take_args, int64_t timeout_us,
                        GError **err)
 {
-    return command(qmp, name, take_args, -1, timeout_us, err);
+    return command(qmp, IN_BAND, name, take_args, -1, timeout_us, err);
 }
 
 bool vz_qmp_do(vz_qmp *qmp, const char *name, json_t *take_args, int64_t timeout_us, GError **err)
 {
-    json_t *value = command(qmp, name, take_args, -1, timeout_us, err);
+    json_t *value = command(qmp, IN_BAND, name, take_args, -1, timeout_us, err);
+    json_decref(value);
+    return value != NULL;
+}
+
+bool vz_qmp_do_out_of_band(vz_qmp *qmp, const char *name, json_t *take_args, int64_t timeout_us,
+                           GError **err)
+{
+    json_t *value = command(qmp, OUT_OF_BAND, name, take_args, -1, timeout_us, err);
     json_decref(value);
     return value != NULL;
 }
@@ -298,16 +334,17 @@ const char *vz_qmp_error_class(const vz_qmp *qmp)
 
 bool vz_qmp_send_fd(vz_qmp *qmp, const char *fd_name, int fd, GError **err)
 {
-    json_t *value =
-        command(qmp, "getfd", json_pack("{s:s}", "fdname", fd_name), fd, VZ_QMP_TIMEOUT_US, err);
+    json_t *value = command(qmp, IN_BAND, "getfd", json_pack("{s:s}", "fdname", fd_name), fd,
+                            VZ_QMP_TIMEOUT_US, err);
     json_decref(value);
     return value != NULL;
 }
 
 bool vz_qmp_add_fd(vz_qmp *qmp, unsigned fdset, int fd, GError **err)
 {
-    json_t *value = command(qmp, "add-fd", json_pack("{s:I}", "fdset-id", (json_int_t)fdset), fd,
-                            VZ_QMP_TIMEOUT_US, err);
+    json_t *value =
+        command(qmp, IN_BAND, "add-fd", json_pack("{s:I}", "fdset-id", (json_int_t)fdset), fd,
+                VZ_QMP_TIMEOUT_US, err);
     json_decref(value);
     return value != NULL;
 }
@@ -329,6 +366,16 @@ static bool read_greeting(vz_qmp *qmp, GError **err)
     return true;
 }
 
+static bool offers_oob(const json_t *greeting)
+{
+    size_t i;
+    json_t *capability;
+    json_t *all = json_object_get(json_object_get(greeting, "QMP"), "capabilities");
+    json_array_foreach(all, i, capability) if (g_strcmp0(json_string_value(capability), "oob") ==
+                                               0) return true;
+    return false;
+}
+
 static bool greet(vz_qmp *qmp, int64_t deadline_us, GError **err)
 {
     while (!qmp->greeting && !qmp->broken && vz_poll_one(qmp->fd, POLLIN, deadline_us))
@@ -339,7 +386,10 @@ static bool greet(vz_qmp *qmp, int64_t deadline_us, GError **err)
         return vz_fail(err, VZ_ERR_OPERATION_TIMEOUT, "QEMU did not greet on its monitor in time");
     if (!read_greeting(qmp, err))
         return false;
-    return vz_qmp_do(qmp, "qmp_capabilities", NULL, MAX(deadline_us - vz_now_us(), 0), err);
+    qmp->oob = offers_oob(qmp->greeting);
+    return vz_qmp_do(qmp, "qmp_capabilities",
+                     qmp->oob ? json_pack("{s:[s]}", "enable", "oob") : NULL,
+                     MAX(deadline_us - vz_now_us(), 0), err);
 }
 
 vz_qmp *vz_qmp_open(int take_fd, int64_t deadline_us, GError **err)

@@ -23,6 +23,9 @@ typedef struct vz_qmp vz_qmp;
 #define VZ_QMP_LINE_MAX ((size_t)16 * 1024 * 1024)
 /* Events waiting to be delivered; a QEMU that sends more while one command runs is broken. */
 #define VZ_QMP_EVENTS_MAX 4096
+/* QEMU stops reading its monitor at eight commands that wait (QMP_REQ_QUEUE_LEN_MAX, 10.0), and
+ * then hears none that is out of band either. */
+#define VZ_QMP_UNANSWERED_MAX 4
 /* For a command that QEMU answers from its main loop at once. Long, since that loop may be in the
  * middle of something (a large device reset, the last round of a migration) without being ill. */
 #define VZ_QMP_TIMEOUT_US (30 * (int64_t)1000000)
@@ -50,13 +53,19 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(vz_qmp, vz_qmp_close)
 /* Sends a command and waits for its reply (which nothing interrupts; events are queued). args may
  * be NULL and is always taken. Returns QEMU's "return" value, caller json_decref()s, or NULL:
  *   OPERATION_FAILED  with QEMU's own description, prefixed by the command;
- *   OPERATION_TIMEOUT no reply in time; the late reply will be dropped, the connection lives on;
+ *   OPERATION_TIMEOUT no reply in time; the late reply will be dropped, the connection lives on; or
+ *                     VZ_QMP_UNANSWERED_MAX earlier ones have none yet, so it was not sent;
  *   INTERNAL_ERROR    protocol broken or connection closed; so is every later command. */
 json_t *vz_qmp_command(vz_qmp *qmp, const char *name, json_t *take_args, int64_t timeout_us,
                        GError **err);
 
 /* The same for commands whose reply says nothing but "done". */
 bool vz_qmp_do(vz_qmp *qmp, const char *name, json_t *take_args, int64_t timeout_us, GError **err);
+
+/* The same, answered also while QEMU's main loop hangs; only for commands that may ("allow-oob" in
+ * QEMU's schema). A QEMU that does not offer it executes them in their turn. */
+bool vz_qmp_do_out_of_band(vz_qmp *qmp, const char *name, json_t *take_args, int64_t timeout_us,
+                           GError **err);
 
 /* The class of the last error that QEMU itself answered with ("GenericError", "CommandNotFound",
  * "DeviceNotFound"...); "" if the last command did not fail by QEMU's answer. */
