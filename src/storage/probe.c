@@ -8,6 +8,7 @@
  *   read   IMAGE NONCE               read the answer
  *   look   IMAGE NONCE               read the offer, if that is possible
  *   remove IMAGE NONCE               remove both
+ *   volume COMMAND REQUEST           storage/probe_volume.h
  *   lease COMMAND REQUEST IMAGE...   storage/probe_lease.h; the reply has them as "leases"
  *   lease arrive REQUEST IMAGE...    prepare; a reply; when told by a byte, hand-over; a reply
  *
@@ -15,6 +16,7 @@
  * as the image's owner. */
 #include "base/fd.h"
 #include "storage/probe_lease.h"
+#include "storage/probe_volume.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -169,6 +171,17 @@ static int work_on_leases(const char *command, const char *text, char *const *im
     finish(0);
 }
 
+static int work_on_volume(const char *command, const char *text)
+{
+    json_t *request = json_loads(text, 0, NULL);
+    bool known = vz_probe_volume(command, request, reply);
+    json_decref(request);
+    if (known)
+        finish(0);
+    fprintf(stderr, "virtvz-probe: '%s' is no command for volumes\n", command);
+    return 2;
+}
+
 /* The images that a first command did not fail for; NULL-terminated, borrowed. */
 static char **succeeded(const json_t *leases)
 {
@@ -210,6 +223,8 @@ int main(int argc, char **argv)
     if (argc > 4 && strcmp(argv[1], "lease") == 0)
         return strcmp(argv[2], "arrive") == 0 ? work_in_two_halves(argv[3], argv + 4)
                                               : work_on_leases(argv[2], argv[3], argv + 4);
+    if (argc == 4 && strcmp(argv[1], "volume") == 0)
+        return work_on_volume(argv[2], argv[3]);
     /* The nonce becomes part of a path, and may have come from another host. */
     if (argc < 4 || argv[3][strspn(argv[3], "0123456789abcdef")] != '\0') {
         fputs("usage: virtvz-probe offer|answer|read|look|remove IMAGE NONCE [TEXT]\n", stderr);
