@@ -98,6 +98,14 @@ void vz_def_sync_consoles(vz_def *def)
     }
 }
 
+const vz_def_disk *vz_def_disk_find(const vz_def *def, const char *target)
+{
+    for (size_t i = 0; target && i < def->n_disks; i++)
+        if (strcmp(def->disks[i].target, target) == 0)
+            return &def->disks[i];
+    return NULL;
+}
+
 const vz_def_controller *vz_def_controller_find(const vz_def *def, vz_controller_type type,
                                                 uint32_t index)
 {

@@ -368,6 +368,8 @@ bool vz_def_same_domain(const vz_def *source, const vz_def *target, GError **err
 #undef VALUE
 #undef END
 
+/* The disk of that target ("vda"), or NULL, also for none. */
+const vz_def_disk *vz_def_disk_find(const vz_def *def, const char *target);
 /* The controller that an address names, or NULL. */
 const vz_def_controller *vz_def_controller_find(const vz_def *def, vz_controller_type type,
                                                 uint32_t index);

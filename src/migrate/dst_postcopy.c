@@ -190,7 +190,7 @@ static bool listen_from(vz_migration *m, unsigned *first, GError **err)
         return false;
     *first = MAX(*first, vz_postcopy_next_channel(m));
     vz_stream_close(g_steal_pointer(&m->sockets));
-    m->sockets = vz_stream_prepare(qemu, err);
+    m->sockets = vz_stream_prepare(qemu, VZ_PURPOSE_MEMORY, err);
     if (!m->sockets || !vz_memory_recover(vz_qemu_qmp(qemu), vz_stream_path(m->sockets), err))
         return false;
     vz_stream_skip(m->sockets, *first);

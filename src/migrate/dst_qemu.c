@@ -7,6 +7,7 @@
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
 #include "migrate/direct.h"
+#include "migrate/disks.h"
 #include "migrate/memory.h"
 #include "migrate/offline.h"
 #include "migrate/postcopy.h"
@@ -74,6 +75,8 @@ void vz_destination_on_channel(vz_carrier *carrier, const vz_channel_info *info,
     vz_migration *m = user;
     if (info->purpose == VZ_PURPOSE_MEMORY && info->state == VZ_CHANNEL_OPEN && m->sockets)
         vz_stream_join(m->sockets, carrier, info->index);
+    if (info->purpose == VZ_PURPOSE_DISK && info->state == VZ_CHANNEL_OPEN && m->disk_sockets)
+        vz_stream_join(m->disk_sockets, carrier, info->index);
     if (info->state >= VZ_CHANNEL_FINISHED)
         vz_destination_stirred(m);
 }
@@ -81,11 +84,15 @@ void vz_destination_on_channel(vz_carrier *carrier, const vz_channel_info *info,
 static bool open_door(vz_migration *m, GError **err)
 {
     vz_qemu *qemu = vz_migration_qemu(m, err);
-    if (vz_direct_way_of(m->options) != VZ_DIRECT_NONE)
-        return qemu && vz_direct_listen(m, qemu, err);
-    return qemu && vz_destination_allow_userfault(m, err) &&
-           vz_migration_start_carrier(m, vz_destination_on_channel, err) &&
-           (m->sockets = vz_stream_prepare(qemu, err)) != NULL &&
+    bool direct = vz_direct_way_of(m->options) != VZ_DIRECT_NONE;
+    bool carried = !direct || vz_disks_copied(m->disks_answered) > 0;
+    if (!qemu || (carried && (!vz_migration_start_carrier(m, vz_destination_on_channel, err) ||
+                              !vz_destination_serve_disks(m, err))))
+        return false;
+    if (direct)
+        return vz_direct_listen(m, qemu, err);
+    return vz_destination_allow_userfault(m, err) &&
+           (m->sockets = vz_stream_prepare(qemu, VZ_PURPOSE_MEMORY, err)) != NULL &&
            vz_memory_receive(qemu, vz_stream_path(m->sockets), &m->stream, err) &&
            vz_stream_expect(m->sockets, m->carrier, vz_stream_channels(&m->stream), err);
 }
@@ -286,11 +293,13 @@ const vz_step vz_destination_steps[] = {
     { "check-host",       VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0,               vz_precheck_host, NULL,            NULL },
     { "mark-arriving",    VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0,               mark_arriving,   unmark_arriving,  NULL },
     { "answer-disks",     VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         0,               answer_disks,    withdraw_answers, NULL },
+    { "create-disks",     VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         VZ_FACT_OFFLINE, vz_destination_create_disks, vz_destination_remove_disks, NULL },
     { "start-incoming",   VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     VZ_FACT_OFFLINE, start_incoming,  end_incoming,     NULL },
     { "open-door",        VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     VZ_FACT_OFFLINE, open_door,       close_door,       NULL },
     { "prepare-lease",    VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         VZ_FACT_OFFLINE, prepare_leases,  vz_destination_give_leases_back, NULL },
     { "record-prepared",  VZ_PHASE_PREPARE, VZ_STEP_UNDOABLE, 0,                     0,               record_prepared, NULL,             NULL },
     { "fetch-proof",      VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_OFFLINE,       0,               fetch_proof,     NULL,             NULL },
+    { "close-disks",      VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         VZ_FACT_OFFLINE, vz_destination_close_disks, NULL,  NULL },
     { "load",             VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, 0,                     VZ_FACT_OFFLINE, load,            NULL,             NULL },
     { "take-lease",       VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_DISKS,         VZ_FACT_OFFLINE, take_leases,     NULL,             NULL },
     { "persist",          VZ_PHASE_FINISH,  VZ_STEP_UNDOABLE, VZ_FACT_PERSIST_DEST,  0,               persist,         unpersist,        NULL },

@@ -400,6 +400,7 @@ void vz_migration_stop_carrier(vz_migration *migration)
 {
     vz_port_dismiss(vz_migrate_port(migration->service), migration->job);
     vz_stream_close(g_steal_pointer(&migration->sockets));
+    vz_stream_close(g_steal_pointer(&migration->disk_sockets));
     vz_direct_close(migration);
     g_autofree char *run_dir = vz_migration_run_dir(migration);
     g_autoptr(vz_inbox) own = NULL;

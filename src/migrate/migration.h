@@ -43,6 +43,7 @@ enum {
 #define VZ_NOTE_RESOLVED         "resolved" /* the operator's decision, and what was known then */
 #define VZ_NOTE_FACTS            "facts"
 #define VZ_NOTE_LEASES           "leases" /* images, a JSON array */
+#define VZ_NOTE_COPIES           "copies" /* disks.h; of each side its own */
 #define VZ_NOTE_PEER_NAME        "peer-name"
 #define VZ_NOTE_PEER_FINGERPRINT "peer-fingerprint"
 #define VZ_NOTE_PEER_UUID        "peer-uuid"
@@ -73,13 +74,14 @@ struct vz_migration {
     char *config_xml; /* to be kept at the destination; NULL: nothing, or it has not come yet */
     vz_saga saga;
     vz_carrier *carrier;
-    vz_stream stream;                  /* how memory travels */
-    bool switched;                     /* to post-copy: the guest cannot go back */
-    bool pages_lost;                   /* with a QEMU of post-copy; err_text says which */
-    struct vz_stream_sockets *sockets; /* stream_sockets.h; NULL: no stream yet */
-    struct vz_direct *direct;          /* direct.h; NULL: memory goes by the carrier */
-    char *peer_fingerprint;            /* NULL: the other host is not known yet */
-    char *peer_name;                   /* the other host, for messages */
+    vz_stream stream;                       /* how memory travels */
+    bool switched;                          /* to post-copy: the guest cannot go back */
+    bool pages_lost;                        /* with a QEMU of post-copy; err_text says which */
+    struct vz_stream_sockets *sockets;      /* stream_sockets.h; NULL: no stream yet */
+    struct vz_stream_sockets *disk_sockets; /* destination, of disks that are copied; NULL: none */
+    struct vz_direct *direct;               /* direct.h; NULL: memory goes by the carrier */
+    char *peer_fingerprint;                 /* NULL: the other host is not known yet */
+    char *peer_name;                        /* the other host, for messages */
     uint8_t peer_uuid[VZ_UUID_BYTES];
     char *peer_host; /* of its data port; NULL on a destination that was not told */
     uint16_t peer_port;

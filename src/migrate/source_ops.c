@@ -134,6 +134,8 @@ static bool op_event(vz_domain *domain, void *job, const char *name, const struc
         vz_table_emit_iteration(domain, (int)json_integer_value(json_object_get(data, "pass")));
         return true;
     }
+    if (strcmp(name, "JOB_STATUS_CHANGE") == 0)
+        m->memory_event = true;
     if (strcmp(name, "BLOCK_IO_ERROR") == 0)
         note_io_error(m, data);
     if (strcmp(name, "STOP") == 0 && m->busy && !m->user_suspended && !m->io_error) {

@@ -11,6 +11,7 @@
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
 #include "migrate/direct.h"
+#include "migrate/disks.h"
 #include "migrate/memory.h"
 #include "migrate/postcopy.h"
 #include "migrate/precheck.h"
@@ -56,6 +57,8 @@ static bool offer_disks(vz_migration *m, GError **err)
                            vz_migrate_settings(m->service)->host_name,
                            vz_options_has(m->options, VZ_OPTION_UNSAFE), &m->disks_offered, err))
         return false;
+    if (vz_migration_offline(m))
+        vz_identify_withhold_copies(m->disks_offered);
     char *text = json_dumps(m->disks_offered, JSON_COMPACT);
     bool noted = vz_migration_note(m, "disks-offered", text, err);
     free(text);
@@ -82,17 +85,19 @@ static bool prove_disks(vz_migration *m, GError **err)
     bool proved = vz_identify_confirm(m->disks_offered, m->disks_answered,
                                       vz_options_has(m->options, VZ_OPTION_UNSAFE), err);
     vz_identify_remove(NULL, m->disks_offered);
-    if (proved)
-        vz_precheck_tell_unproved(m);
-    else
+    if (!proved) {
         vz_precheck_help(err, VZ_REMEDY_DISKS);
-    return proved;
+        return false;
+    }
+    vz_precheck_tell_unproved(m);
+    return vz_source_note_copies(m, err);
 }
 
 static bool open_channel(vz_migration *m, GError **err)
 {
     vz_migration_publish(m, "connect");
-    return m->direct || vz_migration_start_carrier(m, NULL, err);
+    bool needed = !m->direct || vz_disks_copied(m->disks_answered) > 0;
+    return !needed || vz_migration_start_carrier(m, NULL, err);
 }
 
 static void close_channel(vz_migration *m)
@@ -282,7 +287,7 @@ static bool start_stream(vz_migration *m, GError **err)
            (!m->postcopy_wanted || vz_source_start_postcopy(m, qemu, err));
 }
 
-static bool probe_again(vz_migration *m, int64_t *next_probe_us, GError **err)
+bool vz_source_probe_again(vz_migration *m, int64_t *next_probe_us, GError **err)
 {
     int64_t deadline_us = vz_now_us() + PROBE_PATIENCE_US;
     if (vz_now_us() < *next_probe_us)
@@ -315,7 +320,7 @@ static bool copy_memory(vz_migration *m, GError **err)
         if (status == VZ_MEMORY_PRE_SWITCHOVER)
             break;
         climb_downtime_ladder(m);
-        if (!probe_again(m, &next_probe_us, err))
+        if (!vz_source_probe_again(m, &next_probe_us, err))
             return false;
         if (vz_wait(vz_domain_inbox(m->domain), vz_migration_stirred, m, vz_now_us() + POLL_US) ==
             VZ_WAIT_CANCELLED)
@@ -467,12 +472,15 @@ const vz_step vz_source_steps[] = {
     { "open-channel",     VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       VZ_FACT_OFFLINE, open_channel,     close_channel,  NULL },
     { "prove-ask",        VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       0,               prove_ask,        NULL,           NULL },
     { "pause-guest",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, VZ_FACT_COMA,            0,               pause_guest,      vz_source_resume_guest, NULL },
+    { "copy-disks",       VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,           VZ_FACT_OFFLINE, vz_source_copy_disks, vz_source_stop_disks, NULL },
     { "copy-memory",      VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, 0,                       VZ_FACT_OFFLINE, copy_memory,      stop_memory,    NULL },
+    { "settle-disks",     VZ_PHASE_PERFORM, VZ_STEP_UNDOABLE, VZ_FACT_DISKS,           VZ_FACT_OFFLINE, vz_source_settle_disks, NULL,     NULL },
     { "release",          VZ_PHASE_PERFORM, VZ_STEP_RELEASE,  0,                       0,               release_guest,    NULL,           ask_destination },
     { "hand-over",        VZ_PHASE_CONFIRM, VZ_STEP_PIVOT,    0,                       0,               hand_over,        NULL,           ask_destination },
     { "serve-pages",      VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_POSTCOPY,        0,               vz_source_serve_pages, NULL,      NULL },
     { "mark-moved",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0,               mark_moved,       NULL,           NULL },
     { "end-source",       VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0,               end_source,       NULL,           NULL },
+    { "put-aside",        VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_DISKS,           VZ_FACT_OFFLINE, vz_source_put_disks_aside, NULL,  NULL },
     { "undefine",         VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  VZ_FACT_UNDEFINE_SOURCE, 0,               undefine_source,  NULL,           NULL },
     { NULL,               VZ_PHASE_CONFIRM, VZ_STEP_FORWARD,  0,                       0,               NULL,             NULL,           NULL },
     /* clang-format on */

@@ -18,6 +18,7 @@
 struct vz_stream_sockets {
     char *directory;
     struct sockaddr_un address; /* in it */
+    vz_purpose purpose;
     pid_t pid;
     int pidfd;       /* borrowed */
     vz_inbox *inbox; /* source */
@@ -45,13 +46,16 @@ static void remove_place(const vz_stream_sockets *s)
 }
 
 /* A fresh place that only QEMU's user and root can enter. */
-static vz_stream_sockets *make_place(vz_qemu *qemu, GError **err)
+static vz_stream_sockets *make_place(vz_qemu *qemu, vz_purpose purpose, GError **err)
 {
     uid_t uid;
     gid_t gid;
     vz_qemu_identity(qemu, &uid, &gid);
     vz_stream_sockets *s = g_new0(vz_stream_sockets, 1);
-    s->directory = g_build_filename(vz_qemu_rundir(qemu), VZ_QEMU_MIGRATION_DIRECTORY, NULL);
+    s->purpose = purpose;
+    s->directory = g_build_filename(
+        vz_qemu_rundir(qemu),
+        purpose == VZ_PURPOSE_DISK ? VZ_QEMU_DISKS_DIRECTORY : VZ_QEMU_MIGRATION_DIRECTORY, NULL);
     s->address.sun_family = AF_UNIX;
     g_snprintf(s->address.sun_path, sizeof(s->address.sun_path), "%s/" SOCKET, s->directory);
     s->pid = vz_qemu_pid(qemu);
@@ -99,7 +103,7 @@ static bool listen_for(vz_stream_sockets *s, vz_qemu *qemu, GError **err)
 
 vz_stream_sockets *vz_stream_listen(vz_qemu *qemu, vz_inbox *inbox, bool *stirred, GError **err)
 {
-    vz_stream_sockets *s = make_place(qemu, err);
+    vz_stream_sockets *s = make_place(qemu, VZ_PURPOSE_MEMORY, err);
     if (!s)
         return NULL;
     if (!listen_for(s, qemu, err)) {
@@ -121,9 +125,9 @@ int vz_stream_take(vz_stream_sockets *s)
     return fd;
 }
 
-vz_stream_sockets *vz_stream_prepare(vz_qemu *qemu, GError **err)
+vz_stream_sockets *vz_stream_prepare(vz_qemu *qemu, vz_purpose purpose, GError **err)
 {
-    return make_place(qemu, err);
+    return make_place(qemu, purpose, err);
 }
 
 /* The carrier gets a socket that is not connected yet, and begins when it is. */
@@ -136,8 +140,8 @@ bool vz_stream_expect(vz_stream_sockets *s, vz_carrier *carrier, unsigned channe
             return false;
         if (carriers < 0)
             return vz_fail_errno(err, errno, "cannot copy a socket");
-        if (!vz_carrier_expect(carrier, VZ_PURPOSE_MEMORY, (uint16_t)s->fds->len,
-                               vz_steal_fd(&carriers), s->pidfd, err))
+        if (!vz_carrier_expect(carrier, s->purpose, (uint16_t)s->fds->len, vz_steal_fd(&carriers),
+                               s->pidfd, err))
             return false;
         int kept = vz_steal_fd(&ours);
         g_array_append_val(s->fds, kept);
@@ -158,9 +162,9 @@ void vz_stream_join(vz_stream_sockets *s, vz_carrier *carrier, uint16_t index)
     if (!fd || *fd < 0)
         return;
     if (connect(*fd, (struct sockaddr *)&s->address, sizeof(s->address)) < 0) {
-        vz_warn("stream", "channel %u: QEMU does not listen on '%s': %s", index,
-                s->address.sun_path, g_strerror(errno));
-        vz_carrier_abort(carrier, VZ_PURPOSE_MEMORY, index);
+        vz_warn("stream", "%s channel %u: QEMU does not listen on '%s': %s",
+                vz_purpose_name(s->purpose), index, s->address.sun_path, g_strerror(errno));
+        vz_carrier_abort(carrier, s->purpose, index);
     }
     vz_fd_clear(fd);
 }

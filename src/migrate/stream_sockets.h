@@ -18,9 +18,9 @@ vz_stream_sockets *vz_stream_listen(vz_qemu *qemu, vz_inbox *inbox, bool *stirre
 /* A connection of QEMU's that was not taken yet, in their order: the caller's. -1: none. */
 int vz_stream_take(vz_stream_sockets *sockets);
 
-/* Makes the place where this QEMU is to listen. */
-vz_stream_sockets *vz_stream_prepare(vz_qemu *qemu, GError **err);
-/* Lets the carrier expect memory channels up to this number, each to be joined when it opens. */
+/* Makes the place where this QEMU is to listen, for what this purpose carries. */
+vz_stream_sockets *vz_stream_prepare(vz_qemu *qemu, vz_purpose purpose, GError **err);
+/* Lets the carrier expect channels up to this number, each to be joined when it opens. */
 bool vz_stream_expect(vz_stream_sockets *sockets, vz_carrier *carrier, unsigned channels,
                       GError **err);
 /* The channels below this number belong to an earlier connection. */

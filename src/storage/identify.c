@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "storage/probe_call.h"
+#include "storage/volume.h"
 
 #include <string.h>
 #include <time.h>
@@ -46,14 +47,6 @@ static char *random_hex(void)
     return vz_hex(bytes, sizeof(bytes));
 }
 
-static const vz_def_disk *find_disk(const vz_def *def, const char *target)
-{
-    for (size_t i = 0; i < def->n_disks; i++)
-        if (strcmp(def->disks[i].target, target) == 0)
-            return &def->disks[i];
-    return NULL;
-}
-
 /* A disk that cannot be proved, for this reason. */
 static bool allow_unproved(const char *target, const char *path, const char *why, bool unsafe,
                            GError **err)
@@ -73,6 +66,21 @@ static json_t *offer_unproved(const vz_def_disk *disk, const char *nonce, const 
                 : NULL;
 }
 
+/* What a copy would have to be like; NULL: it cannot be copied. */
+static json_t *shape_of(const vz_def_disk *disk)
+{
+    bool exists;
+    uint64_t free_bytes;
+    vz_volume_shape shape;
+    g_autoptr(GError) err = NULL;
+    vz_volume_format format =
+        disk->format == VZ_DISK_FORMAT_QCOW2 ? VZ_VOLUME_QCOW2 : VZ_VOLUME_RAW;
+    if (disk->readonly || disk->shareable || disk->device != VZ_DISK_DEVICE_DISK ||
+        !vz_volume_look(disk->path, format, &shape, &exists, &free_bytes, &err) || !exists)
+        return NULL;
+    return vz_volume_shape_to_json(&shape);
+}
+
 static json_t *offer_disk(const vz_def_disk *disk, const char *host, bool unsafe, GError **err)
 {
     g_autofree char *nonce = random_hex();
@@ -87,8 +95,8 @@ static json_t *offer_disk(const vz_def_disk *disk, const char *host, bool unsafe
         vz_fail(&why, VZ_ERR_MIGRATE_UNSAFE,
                 "it is a block device, and this version proves sharing only for files");
     if (seen)
-        return json_pack("{ss ss ss ss so}", "target", disk->target, "path", disk->path, "nonce",
-                         nonce, "text", text, "image", seen);
+        return json_pack("{ss ss ss ss so so*}", "target", disk->target, "path", disk->path,
+                         "nonce", nonce, "text", text, "image", seen, "shape", shape_of(disk));
     if (!allow_unproved(disk->target, disk->path, why->message, unsafe, err))
         return NULL;
     json_t *offer = offer_unproved(disk, nonce, why->message, err);
@@ -114,6 +122,13 @@ bool vz_identify_offer(const vz_def *def, const char *host, bool unsafe, json_t 
     }
     *ret_offer = offers;
     return true;
+}
+
+void vz_identify_withhold_copies(json_t *offer)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach(offer, i, one) json_object_del(one, "shape");
 }
 
 static char *describe(const json_t *image)
@@ -144,6 +159,32 @@ static bool same_image(const json_t *theirs, const json_t *ours)
                    : grown == 0 && number_of(theirs, "mtime_ns") == number_of(ours, "mtime_ns"));
 }
 
+/* Why a disk that is not shared is not copied either; NULL: it can be. */
+static const char *why_not_copied(const vz_def_disk *disk, const json_t *offer, const json_t *seen)
+{
+    vz_volume_shape shape;
+    g_autoptr(GError) none = NULL;
+    const json_t *told = json_object_get(offer, "shape");
+    if (!told || !vz_volume_shape_from_json(told, &shape, &none))
+        return "this version copies only disks of type file of a guest that runs, none that is "
+               "read-only or shareable";
+    if (json_is_true(json_object_get(seen, "exists")))
+        return "what is there is another one, and is not overwritten";
+    if (shape.backing)
+        return "it has a backing file, and this version copies only images without one";
+    if (disk->type != VZ_DISK_TYPE_FILE || disk->readonly || disk->shareable ||
+        (shape.format == VZ_VOLUME_QCOW2) != (disk->format == VZ_DISK_FORMAT_QCOW2))
+        return "the definition for this host says that it is of another kind";
+    return NULL;
+}
+
+/* Only what a note has proved not to be shared. */
+static bool is_to_be_copied(const vz_def_disk *disk, const json_t *offer, const json_t *seen)
+{
+    return json_object_get(offer, "text") && json_is_null(json_object_get(seen, "note")) &&
+           !why_not_copied(disk, offer, seen);
+}
+
 /* What the note says that the source put beside its image. One that cannot be looked at says
  * nothing: the proof has failed for that already. */
 static bool judge_note(const vz_def_disk *disk, const json_t *offer, const json_t *seen,
@@ -158,9 +199,9 @@ static bool judge_note(const vz_def_disk *disk, const json_t *offer, const json_
     if (json_is_null(note))
         return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
                        "disk '%s' is not on shared storage: a note that the source put beside '%s' "
-                       "does not show up beside '%s' on this host (there: %s; here: %s); this "
-                       "version moves only guests whose disks both hosts share",
-                       disk->target, text_of(offer, "path"), disk->path, there, here);
+                       "does not show up beside '%s' on this host (there: %s; here: %s); %s",
+                       disk->target, text_of(offer, "path"), disk->path, there, here,
+                       why_not_copied(disk, offer, seen));
     return strcmp(json_string_value(note), text) == 0 ||
            vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
                    "disk '%s': the note beside '%s' on this host is not the source's", disk->target,
@@ -183,7 +224,7 @@ static bool judge_image(const vz_def_disk *disk, const json_t *offer, const json
 
 static json_t *answer_disk(const vz_def *def, const json_t *offer, bool unsafe, GError **err)
 {
-    const vz_def_disk *disk = find_disk(def, text_of(offer, "target"));
+    const vz_def_disk *disk = vz_def_disk_find(def, text_of(offer, "target"));
     if (!disk || !disk->path) {
         vz_fail(err, VZ_ERR_MIGRATE_UNSAFE, "disk '%s' of the source has no counterpart here",
                 text_of(offer, "target"));
@@ -209,6 +250,10 @@ static json_t *answer_disk(const vz_def *def, const json_t *offer, bool unsafe, 
     if (!seen && !(seen = probe("look", disk->path, nonce, NULL, err))) {
         g_prefix_error(err, "disk '%s': ", disk->target);
         return NULL;
+    }
+    if (!unproved && is_to_be_copied(disk, offer, seen)) {
+        json_decref(seen);
+        return json_pack("{ss sb}", "target", disk->target, "copy", 1);
     }
     bool taken = judge_note(disk, offer, seen, err) && judge_image(disk, offer, seen, err) &&
                  (!unproved || allow_unproved(disk->target, disk->path, unproved, unsafe, err));
@@ -266,6 +311,10 @@ static bool confirm_disk(const json_t *offer, json_t *answers, bool unsafe, GErr
     if (!answer)
         return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
                        "disk '%s': the destination did not answer the proof", target);
+    if (json_is_true(json_object_get(answer, "copy")))
+        return json_object_get(offer, "shape") ||
+               vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                       "disk '%s': the destination wants a copy of what cannot be copied", target);
     if (json_object_get(answer, "unproved"))
         return allow_unproved(target, path, text_of(answer, "unproved"), unsafe, err);
     json_t *seen = probe("read", path, text_of(offer, "nonce"), NULL, &why);
@@ -306,7 +355,7 @@ void vz_identify_remove(const vz_def *def, const json_t *offer)
     json_t *one;
     json_array_foreach((json_t *)(uintptr_t)offer, i, one)
     {
-        const vz_def_disk *disk = def ? find_disk(def, text_of(one, "target")) : NULL;
+        const vz_def_disk *disk = def ? vz_def_disk_find(def, text_of(one, "target")) : NULL;
         const char *path = disk && disk->path ? disk->path : text_of(one, "path");
         if (def && !disk)
             continue;

@@ -10,6 +10,9 @@
  * size and time, since a guest that runs changes them. What the two hosts told each other travels
  * in the job's cookies.
  *
+ * What is proved not to be shared is copied, where nothing is at its path on the destination: the
+ * offer says what the image is like ("shape", volume.h), the answer "copy".
+ *
  * What cannot be proved for want of a way (a directory that nobody can write to, a block device) is
  * unproved: refused, unless the caller has said that it is `unsafe` and so vouches for it. What is
  * proved to be another file, or not to be there, is refused in any case.
@@ -31,6 +34,9 @@
  * the disk, its path and the reason for the first that is unproved. On failure nothing is left. */
 bool vz_identify_offer(const vz_def *def, const char *host, bool unsafe, json_t **ret_offer,
                        GError **err);
+
+/* Takes back that disks could be copied. */
+void vz_identify_withhold_copies(json_t *offer);
 
 /* The destination's part: finds each offered disk in its own definition (by target name, so paths
  * may differ), reads the note, answers. MIGRATE_UNSAFE with the proof's result for the first disk

@@ -170,10 +170,11 @@ static bool create(const json_t *request, json_t *reply)
     if (directory < 0 || fstatvfs(directory, &room) < 0)
         return fail(reply, "cannot reach the directory of", path, errno);
     uint64_t free_bytes = (uint64_t)room.f_bavail * room.f_frsize;
-    if ((uint64_t)number_of(request, "needs") > free_bytes) {
-        json_object_set_new(reply, "free", json_integer((json_int_t)free_bytes));
+    bool fits = (uint64_t)number_of(request, "needs") <= free_bytes;
+    json_object_set_new(reply, "free", json_integer((json_int_t)free_bytes));
+    json_object_set_new(reply, "fits", json_boolean(fits));
+    if (!fits)
         return true;
-    }
     vz_autofd fd =
         openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
@@ -224,13 +225,33 @@ static bool remove_either(const json_t *request, json_t *reply)
     return true;
 }
 
+/* The real file, where the path is a link to it; beside it. */
+static bool put_aside(const json_t *request, json_t *reply)
+{
+    char real[PATH_MAX];
+    const char *name;
+    const char *path = text_of(request, "path");
+    const char *to = text_of(request, "to");
+    if (!realpath(path, real))
+        return errno == ENOENT || fail(reply, "cannot reach", path, errno);
+    vz_autofd directory = open_directory(real, &name);
+    const char *to_name = strrchr(to, '/') ? strrchr(to, '/') + 1 : to;
+    if (directory < 0 || !rename_to_free(directory, name, to_name) || fsync(directory) < 0)
+        return fail(reply, "cannot rename", real, errno);
+    json_object_set_new(reply, "renamed", json_true());
+    return true;
+}
+
 bool vz_probe_volume(const char *command, const json_t *request, json_t *reply)
 {
     static const struct {
         const char *name;
         bool (*run)(const json_t *request, json_t *reply);
-    } commands[] = {
-        {"look", look}, {"create", create}, {"settle", settle}, {"remove", remove_either}};
+    } commands[] = {{"look", look},
+                    {"create", create},
+                    {"settle", settle},
+                    {"remove", remove_either},
+                    {"put-aside", put_aside}};
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
         if (strcmp(command, commands[i].name) == 0)
             return commands[i].run(request, reply);

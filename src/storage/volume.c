@@ -128,6 +128,15 @@ static bool format_qcow2(const char *file, const vz_volume_shape *s, GError **er
     return vz_run(argv, vz_now_us() + VZ_VOLUME_DEADLINE_US, NULL, err);
 }
 
+bool vz_volume_fail_no_room(const char *path, uint64_t needed_bytes, uint64_t free_bytes,
+                            GError **err)
+{
+    return vz_fail(err, VZ_ERR_OPERATION_FAILED,
+                   "no room for '%s': %" G_GUINT64_FORMAT " MiB are needed, and %" G_GUINT64_FORMAT
+                   " MiB are free there",
+                   path, needed_bytes / VZ_MIB, free_bytes / VZ_MIB);
+}
+
 bool vz_volume_create(const char *path, const char *job, unsigned number_of_it,
                       const vz_volume_shape *s, json_t **ret_created, GError **err)
 {
@@ -138,12 +147,9 @@ bool vz_volume_create(const char *path, const char *job, unsigned number_of_it,
                                 (int)s->gid, "mode", (int)s->mode);
     json_object_update(request, created);
     json_t *reply = probe("create", request, err);
-    bool fits = reply && !json_object_get(reply, "free");
+    bool fits = reply && truth(reply, "fits");
     if (reply && !fits)
-        vz_fail(err, VZ_ERR_OPERATION_FAILED,
-                "no room for '%s': %" G_GUINT64_FORMAT " MiB are needed, and %" G_GUINT64_FORMAT
-                " MiB are free there",
-                path, s->allocated_bytes / VZ_MIB, number(reply, "free") / VZ_MIB);
+        vz_volume_fail_no_room(path, s->allocated_bytes, number(reply, "free"), err);
     if (fits)
         json_object_update(created, reply);
     json_decref(reply);
@@ -164,6 +170,17 @@ bool vz_volume_settle(const json_t *created, GError **err)
     json_t *reply = probe("settle", json_deep_copy(created), err);
     json_decref(reply);
     return reply != NULL;
+}
+
+bool vz_volume_put_aside(const char *path, const char *job, char **ret_aside, GError **err)
+{
+    g_autofree char *aside = g_strdup_printf("%s.migrated-%s", path, job);
+    json_t *reply = probe("put-aside", json_pack("{ss ss}", "path", path, "to", aside), err);
+    if (!reply)
+        return false;
+    *ret_aside = truth(reply, "renamed") ? g_steal_pointer(&aside) : NULL;
+    json_decref(reply);
+    return true;
 }
 
 void vz_volume_remove(const json_t *created)

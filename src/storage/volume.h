@@ -50,15 +50,21 @@ bool vz_volume_shape_from_json(const json_t *object, vz_volume_shape *ret_shape,
 
 /* Makes an empty image of that shape for this path under a name that only `job` (hex and dashes)
  * and `number` have. *ret_created names it, for the caller to note durably and for what follows;
- * caller decrefs. On failure nothing is left. OPERATION_FAILED where the file system has too little
- * room for what is allocated at the source. A shape with a backing file is the caller's to refuse.
- */
+ * caller decrefs; its members "device" and "free" (bytes) tell of the file system. On failure
+ * nothing is left. OPERATION_FAILED where that has too little room for what is allocated at the
+ * source. A shape with a backing file is the caller's to refuse. */
 bool vz_volume_create(const char *path, const char *job, unsigned number,
                       const vz_volume_shape *shape, json_t **ret_created, GError **err);
+/* Says so. */
+bool vz_volume_fail_no_room(const char *path, uint64_t needed_bytes, uint64_t free_bytes,
+                            GError **err);
 /* Gives it its name. OPERATION_INVALID: something has it by now. */
 bool vz_volume_settle(const json_t *created, GError **err);
 /* Removes it, under whichever of both names; what else has its name stays. Idempotent; logged. */
 void vz_volume_remove(const json_t *created);
+/* What has been copied away: PATH becomes PATH.migrated-JOB. *ret_aside: that name; NULL: it has it
+ * already, or nothing is there. Caller frees. Idempotent. */
+bool vz_volume_put_aside(const char *path, const char *job, char **ret_aside, GError **err);
 /* For a record that was written before `create` was called: only the name that it would have had.
  */
 json_t *vz_volume_expected(const char *path, const char *job, unsigned number);

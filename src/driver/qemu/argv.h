@@ -50,6 +50,8 @@ typedef struct {
 
 /* The node of a disk's top image, for block jobs and exports; NULL-terminated, caller frees. */
 char *vz_qemu_node_name(const vz_def_disk *disk);
+/* The node below it. */
+char *vz_qemu_storage_name(const vz_def_disk *disk);
 
 /* *ret_argv: NULL-terminated strings, the emulator first; caller g_strfreev()s.
  * CONFIG_UNSUPPORTED names what this QEMU or this version of virtvz has no device for. */

@@ -22,6 +22,11 @@ char *vz_qemu_node_name(const vz_def_disk *disk)
     return node_name(disk->info.alias, 0, "format");
 }
 
+char *vz_qemu_storage_name(const vz_def_disk *disk)
+{
+    return node_name(disk->info.alias, 0, "storage");
+}
+
 typedef struct {
     bool set;
     bool direct;

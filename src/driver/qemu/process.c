@@ -53,11 +53,13 @@ static void remove_files(const char *path)
     rmdir(path);
 }
 
-/* It holds sockets, copies of boot files, and the place of a migration's sockets. */
+/* It holds sockets, copies of boot files, and the places of a migration's sockets. */
 static void remove_rundir(const char *rundir)
 {
     g_autofree char *migration = g_build_filename(rundir, VZ_QEMU_MIGRATION_DIRECTORY, NULL);
+    g_autofree char *disks = g_build_filename(rundir, VZ_QEMU_DISKS_DIRECTORY, NULL);
     remove_files(migration);
+    remove_files(disks);
     remove_files(rundir);
 }
 

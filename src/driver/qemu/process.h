@@ -101,6 +101,7 @@ bool vz_qemu_alive(const vz_qemu *qemu);
 const char *vz_qemu_rundir(const vz_qemu *qemu);
 /* In it, where a migration keeps its sockets: QEMU's own, removed with the run directory. */
 #define VZ_QEMU_MIGRATION_DIRECTORY "migration"
+#define VZ_QEMU_DISKS_DIRECTORY     "disks"
 /* QEMU's uid and gid. */
 void vz_qemu_identity(const vz_qemu *qemu, uid_t *ret_uid, gid_t *ret_gid);
 const vz_qemu_caps *vz_qemu_get_caps(const vz_qemu *qemu);

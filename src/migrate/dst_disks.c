@@ -1,0 +1,164 @@
+/* dst_disks.c - see disks.h: the destination's part. */
+#include "migrate/disks.h"
+
+#include "base/json.h"
+#include "driver/qemu/argv.h"
+#include "driver/qemu/blockcopy.h"
+#include "driver/qemu/driver.h"
+#include "migrate/stream_sockets.h"
+#include "storage/identify.h"
+#include "storage/volume.h"
+
+#include <stdlib.h>
+
+unsigned vz_disks_copied(const json_t *answers)
+{
+    size_t i;
+    json_t *answer;
+    unsigned copied = 0;
+    json_array_foreach((json_t *)(uintptr_t)answers, i, answer) copied +=
+        json_is_true(json_object_get(answer, "copy"));
+    return copied;
+}
+
+json_t *vz_disks_noted(const vz_migration *m)
+{
+    g_autofree char *text = vz_journal_get(m->journal, VZ_NOTE_COPIES);
+    json_t *copies = text ? json_loads(text, 0, NULL) : NULL;
+    return copies ? copies : json_array();
+}
+
+bool vz_disks_note(vz_migration *m, const json_t *copies, GError **err)
+{
+    char *text = json_dumps(copies, JSON_COMPACT);
+    bool noted =
+        vz_migration_note(m, VZ_NOTE_COPIES, text, err) && vz_journal_sync(m->journal, err);
+    free(text);
+    return noted;
+}
+
+/* --- the images --- */
+
+/* Several on one file system have to fit together. */
+static bool fit_together(const json_t *copies, GError **err)
+{
+    size_t i, j;
+    json_t *one, *other;
+    json_array_foreach((json_t *)(uintptr_t)copies, i, one)
+    {
+        json_int_t needs = 0;
+        json_array_foreach(
+            (json_t *)(uintptr_t)copies, j,
+            other) if (json_equal(json_object_get(one, "device"), json_object_get(other, "device")))
+            needs += json_integer_value(json_object_get(other, "needs"));
+        json_int_t room = json_integer_value(json_object_get(one, "free"));
+        if (needs > room)
+            return vz_volume_fail_no_room(vz_json_text(one, "path"), (uint64_t)needs,
+                                          (uint64_t)room, err);
+    }
+    return true;
+}
+
+/* As the record is to know them before any is made. */
+static json_t *expected_copies(const vz_migration *m)
+{
+    size_t i;
+    json_t *answer;
+    json_t *copies = json_array();
+    json_array_foreach(m->disks_answered, i, answer)
+    {
+        const char *target = vz_json_text(answer, "target");
+        const vz_def_disk *disk = vz_def_disk_find(m->def, target);
+        if (!disk || !json_is_true(json_object_get(answer, "copy")))
+            continue;
+        json_t *copy = vz_volume_expected(disk->path, m->id, (unsigned)json_array_size(copies));
+        json_object_set_new(copy, "target", json_string(target));
+        json_array_append_new(copies, copy);
+    }
+    return copies;
+}
+
+/* Makes the n-th, and notes what it is before it gets its name. */
+static bool create_nth(vz_migration *m, unsigned n, json_t *copies, GError **err)
+{
+    json_t *copy = json_array_get(copies, n);
+    const json_t *offer = vz_identify_find(m->disks_offered, vz_json_text(copy, "target"));
+    json_t *created = NULL;
+    vz_volume_shape shape;
+    if (!vz_volume_shape_from_json(json_object_get(offer, "shape"), &shape, err) ||
+        !vz_volume_create(vz_json_text(copy, "path"), m->id, n, &shape, &created, err))
+        return false;
+    json_object_update(copy, created);
+    json_decref(created);
+    json_object_set_new(copy, "needs", json_integer((json_int_t)shape.allocated_bytes));
+    return fit_together(copies, err) && vz_disks_note(m, copies, err) &&
+           vz_volume_settle(copy, err);
+}
+
+bool vz_destination_create_disks(vz_migration *m, GError **err)
+{
+    json_auto_t *copies = expected_copies(m);
+    unsigned n_copies = (unsigned)json_array_size(copies);
+    if (n_copies > 0 && !vz_disks_note(m, copies, err))
+        return false;
+    for (unsigned n = 0; n < n_copies; n++)
+        if (!create_nth(m, n, copies, err))
+            return false;
+    return true;
+}
+
+void vz_destination_remove_disks(vz_migration *m)
+{
+    size_t n;
+    json_t *copy;
+    json_auto_t *copies = vz_disks_noted(m);
+    json_array_foreach(copies, n, copy) vz_volume_remove(copy);
+}
+
+/* --- their content --- */
+
+static bool export(vz_qmp *qmp, const vz_def_disk *disk, GError **err)
+{
+    g_autofree char *node = vz_qemu_node_name(disk);
+    g_autofree char *storage =
+        disk->format == VZ_DISK_FORMAT_QCOW2 ? NULL : vz_qemu_storage_name(disk);
+    return vz_blockcopy_export(qmp, disk->target, node, storage, err);
+}
+
+bool vz_destination_serve_disks(vz_migration *m, GError **err)
+{
+    size_t n;
+    json_t *copy;
+    json_auto_t *copies = vz_disks_noted(m);
+    if (json_array_size(copies) == 0)
+        return true;
+    vz_qemu *qemu = vz_migration_qemu(m, err);
+    g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain); /* its disks have aliases */
+    m->disk_sockets = qemu ? vz_stream_prepare(qemu, VZ_PURPOSE_DISK, err) : NULL;
+    if (!m->disk_sockets ||
+        !vz_blockcopy_serve(vz_qemu_qmp(qemu), vz_stream_path(m->disk_sockets), err))
+        return false;
+    json_array_foreach(copies, n, copy)
+    {
+        const vz_def_disk *disk = vz_def_disk_find(snapshot->live, vz_json_text(copy, "target"));
+        if (disk && !export(vz_qemu_qmp(qemu), disk, err))
+            return false;
+    }
+    return vz_stream_expect(m->disk_sockets, m->carrier, (unsigned)json_array_size(copies), err);
+}
+
+bool vz_destination_close_disks(vz_migration *m, GError **err)
+{
+    size_t n;
+    json_t *copy;
+    json_auto_t *copies = vz_disks_noted(m);
+    if (json_array_size(copies) == 0)
+        return true;
+    vz_qemu *qemu = vz_migration_qemu(m, err);
+    if (!qemu || !vz_blockcopy_stop_serving(vz_qemu_qmp(qemu), err))
+        return false;
+    json_array_foreach(copies, n, copy) if (!vz_blockcopy_end_export(vz_qemu_qmp(qemu),
+                                                                     vz_json_text(copy, "target"),
+                                                                     err)) return false;
+    return true;
+}
