@@ -71,12 +71,17 @@ static void show_disks(FILE *out, const json_t *disks)
     json_t *disk;
     json_array_foreach((json_t *)(uintptr_t)disks, i, disk)
     {
-        bool shared = json_is_true(json_object_get(disk, "shared"));
+        g_autofree char *bytes = vz_format_bytes(number_of(disk, "bytes"));
+        g_autofree char *copied =
+            g_strdup_printf("proved not to be shared; a new image there, and %s are copied", bytes);
+        const char *how = json_is_true(json_object_get(disk, "copy")) ? copied
+                          : json_is_true(json_object_get(disk, "shared"))
+                              ? "shared, proved by notes that each host wrote and the other read; "
+                                "not copied"
+                              : "not proved to be shared";
         row(out, i ? "" : "disks",
             g_strdup_printf("%s %s: %s", vz_json_text(disk, "target"), vz_json_text(disk, "path"),
-                            shared ? "shared, proved by notes that each host wrote and the other "
-                                     "read; not copied"
-                                   : "not proved to be shared"));
+                            how));
     }
 }
 

@@ -127,6 +127,8 @@ static void offer_disks(checking *c)
             vz_findings_refuse_error(c->findings[VZ_CHECK_SOURCE], "disks", err, VZ_REMEDY_DISKS);
         json_decref(offer);
     }
+    if (vz_options_has(c->request->options, VZ_OPTION_OFFLINE))
+        vz_identify_withhold_copies(c->offers);
 }
 
 static void look_at_guest(checking *c)
@@ -277,6 +279,17 @@ static void measure_memory(checking *c, json_t *memory, vz_plan_costs *costs)
     json_object_set_new(memory, "used_from", json_string("is not zero, by a sample of its pages"));
 }
 
+static uint64_t bytes_to_copy(const json_t *answers)
+{
+    size_t i;
+    json_t *answer;
+    uint64_t bytes = 0;
+    json_array_foreach((json_t *)(uintptr_t)answers, i,
+                       answer) if (json_is_true(json_object_get(answer, "copy"))) bytes +=
+        (uint64_t)json_integer_value(json_object_get(answer, "bytes"));
+    return bytes;
+}
+
 static void add_costs(checking *c, json_t *plan)
 {
     const vz_check_request *r = c->request;
@@ -301,6 +314,7 @@ static void add_costs(checking *c, json_t *plan)
     }
     if (costs.live)
         vz_plan_measure_writes(r->domain, &costs);
+    costs.disk_bytes = bytes_to_copy(c->theirs.disks);
     costs.rate_bytes_s = vz_plan_rate(c->data_host, cap, &costs.rate_from);
     if (costs.has_dirty_rate)
         json_object_set_new(memory, "dirty_bytes_s", json_integer((json_int_t)costs.dirty_bytes_s));
@@ -330,14 +344,23 @@ static bool seen_back(const checking *c, const char *target)
     return answer && !json_object_get(answer, "unproved");
 }
 
+static json_t *disk_of(const checking *c, const vz_def_disk *disk)
+{
+    const json_t *answer = vz_identify_find(c->theirs.disks, disk->target);
+    bool copy = json_is_true(json_object_get(answer, "copy"));
+    json_t *one = json_pack("{ss ss sb sb}", "target", disk->target, "path", disk->path, "shared",
+                            !copy && seen_back(c, disk->target), "copy", copy);
+    if (copy)
+        json_object_set(one, "bytes", json_object_get(answer, "bytes"));
+    return one;
+}
+
 static json_t *disks_of(const checking *c)
 {
     json_t *disks = json_array();
     for (size_t i = 0; i < c->def->n_disks; i++)
         if (c->def->disks[i].path)
-            json_array_append_new(disks, json_pack("{ss ss sb}", "target", c->def->disks[i].target,
-                                                   "path", c->def->disks[i].path, "shared",
-                                                   seen_back(c, c->def->disks[i].target)));
+            json_array_append_new(disks, disk_of(c, &c->def->disks[i]));
     return disks;
 }
 

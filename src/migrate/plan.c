@@ -29,7 +29,8 @@ void vz_plan_predict(const vz_plan_costs *costs, vz_plan_prediction *ret)
     double rate = (double)costs->rate_bytes_s / shrinks_to; /* of memory */
     if (costs->packs_bytes_s > 0)
         rate = MIN(rate, (double)costs->packs_bytes_s);
-    *ret = (vz_plan_prediction){.bytes = (uint64_t)((double)costs->used_bytes * shrinks_to)};
+    *ret = (vz_plan_prediction){.bytes = (uint64_t)((double)costs->used_bytes * shrinks_to) +
+                                         costs->disk_bytes};
     bool writes = costs->live && costs->has_dirty_rate && costs->dirty_bytes_s > 0;
     if (costs->used_bytes == 0)
         ret->why = "it is not known how much memory the guest uses";
@@ -42,10 +43,13 @@ void vz_plan_predict(const vz_plan_costs *costs, vz_plan_prediction *ret)
         return;
     double part = writes ? (double)costs->dirty_bytes_s / rate : 0;
     double memory = (double)costs->used_bytes / (1 - part);
-    ret->bytes = (uint64_t)(memory * shrinks_to);
+    double memory_ms = memory * (double)MS_PER_S / rate;
+    double disks_ms = (double)costs->disk_bytes * (double)MS_PER_S / (double)costs->rate_bytes_s;
+    ret->bytes = (uint64_t)(memory * shrinks_to) + costs->disk_bytes;
     ret->has_times = true;
-    ret->total_ms = (uint64_t)(memory * (double)MS_PER_S / rate);
-    ret->downtime_ms = costs->live ? MIN(costs->downtime_limit_ms, ret->total_ms) : ret->total_ms;
+    ret->total_ms = (uint64_t)(memory_ms + disks_ms);
+    ret->downtime_ms =
+        costs->live ? MIN(costs->downtime_limit_ms, (uint64_t)memory_ms) : ret->total_ms;
 }
 
 /* true: it is known, or never will be. */

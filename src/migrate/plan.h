@@ -12,6 +12,8 @@ typedef struct {
     uint64_t used_bytes; /* of it, in use: what is sent at least once; 0: not known */
     bool has_dirty_rate;
     uint64_t dirty_bytes_s; /* what the guest writes; where it runs on while it is copied */
+    uint64_t disk_bytes;    /* that are copied before, by the same link; what a guest writes to them
+                               meanwhile is not known */
     bool live;
     uint64_t rate_bytes_s;  /* of the link; 0: not known */
     char *rate_from;        /* or why it is not known */

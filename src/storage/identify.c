@@ -222,6 +222,22 @@ static bool judge_image(const vz_def_disk *disk, const json_t *offer, const json
                    shared ? "is shared, but the file there is" : "on this host is", there, here);
 }
 
+static json_t *answer_copy(const vz_def_disk *disk, const json_t *offer, GError **err)
+{
+    bool exists;
+    uint64_t free_bytes;
+    vz_volume_shape theirs, nothing;
+    if (!vz_volume_shape_from_json(json_object_get(offer, "shape"), &theirs, err) ||
+        !vz_volume_look(disk->path, theirs.format, &nothing, &exists, &free_bytes, err) ||
+        (theirs.allocated_bytes > free_bytes &&
+         !vz_volume_fail_no_room(disk->path, theirs.allocated_bytes, free_bytes, err))) {
+        g_prefix_error(err, "disk '%s': ", disk->target);
+        return NULL;
+    }
+    return json_pack("{ss sb sI}", "target", disk->target, "copy", 1, "bytes",
+                     (json_int_t)theirs.allocated_bytes);
+}
+
 static json_t *answer_disk(const vz_def *def, const json_t *offer, bool unsafe, GError **err)
 {
     const vz_def_disk *disk = vz_def_disk_find(def, text_of(offer, "target"));
@@ -253,7 +269,7 @@ static json_t *answer_disk(const vz_def *def, const json_t *offer, bool unsafe, 
     }
     if (!unproved && is_to_be_copied(disk, offer, seen)) {
         json_decref(seen);
-        return json_pack("{ss sb}", "target", disk->target, "copy", 1);
+        return answer_copy(disk, offer, err);
     }
     bool taken = judge_note(disk, offer, seen, err) && judge_image(disk, offer, seen, err) &&
                  (!unproved || allow_unproved(disk->target, disk->path, unproved, unsafe, err));

@@ -157,7 +157,7 @@ class Findings(CheckTest):
             plan = self.check(worker, exit_code=MOVES)
         self.assertEqual(plan["findings"], [])
         self.assertEqual((plan["from"]["host"], plan["to"]["host"]), ("hosta", "hostb"))
-        self.assertEqual(plan["disks"], [{"target": "vda", "path": worker.image, "shared": True}])
+        self.assertEqual(plan["disks"], [{"target": "vda", "path": worker.image, "shared": True, "copy": False}])
         self.assertTrue(plan["live"])
         self.assertEqual({one["word"]: one["why"] for one in plan["options"]}, {
             "live": "default", "p2p": "default", "persistent": "default", "undefinesource": "default",

@@ -182,6 +182,9 @@ class Refused(MovingTest):
     def test_another_file(self):
         scene.a.path("/shared/other.img").write_bytes(b"\0" * (16 << 20))
         self.addCleanup(scene.a.path("/shared/other.img").unlink)
+        for host in scene.lab.hosts:  # where nothing is, it would be copied to
+            host.path("/local/worker.img").write_bytes(b"\0" * (16 << 20))
+            self.addCleanup(host.path("/local/worker.img").unlink)
         with worker.unharmed():
             for path, error in (
                     ("/shared/other.img", "disk 'vda': the directory of '/shared/other.img' is shared, "

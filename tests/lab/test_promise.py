@@ -118,7 +118,7 @@ class Promise(unittest.TestCase):
         for host in scene.lab.hosts:
             self.addCleanup(host.run, "virsh", "-c", VZ, "undefine", idle.name, check=False)
         plan, text = self.check(idle.name)
-        self.assertEqual(plan["disks"], [{"target": "vda", "path": idle.image, "shared": True}])
+        self.assertEqual(plan["disks"], [{"target": "vda", "path": idle.image, "shared": True, "copy": False}])
         self.assertIn("offline: it is shut off, and its definition moves", text)
         self.assertIn("shut off, defined", text)
         self.assertIn("offline", [one["word"] for one in plan["options"]])

@@ -100,14 +100,92 @@ static void test_copy_of_the_same_name_is_refused(void)
     expect_refused(here, there, "not on shared storage");
 }
 
+/* The answer to an offer that was changed underway; the caller decrefs. */
+static json_t *answer_to(const vz_def *here, const vz_def *there, void (*change)(json_t *offer),
+                         GError **err)
+{
+    json_t *offer = NULL;
+    json_t *answer = NULL;
+    g_assert_true(vz_identify_offer(here, "hosta", false, &offer, err));
+    if (change)
+        change(json_array_get(offer, 0));
+    bool answered = vz_identify_answer(there, offer, false, &answer, err);
+    g_assert_true(!answered || vz_identify_confirm(offer, answer, false, err));
+    vz_identify_remove(NULL, offer);
+    json_decref(offer);
+    return answered ? answer : NULL;
+}
+
+static void with_backing(json_t *offer)
+{
+    json_t *shape = json_pack("{ss si si si sb}", "format", "qcow2", "virtual", 1, "cluster", 65536,
+                              "version", 3, "backing", 1);
+    json_object_set_new(offer, "shape", shape);
+}
+
+static void of_another_format(json_t *offer)
+{
+    with_backing(offer);
+    json_object_set_new(json_object_get(offer, "shape"), "backing", json_false());
+}
+
+static void without_shape(json_t *offer)
+{
+    json_object_del(offer, "shape");
+}
+
+static void of_no_shape(json_t *offer)
+{
+    json_object_set_new(offer, "shape", json_string("like this one"));
+}
+
 static void test_nothing_there(void)
 {
+    static const struct {
+        void (*change)(json_t *offer);
+        const char *words;
+    } cases[] = {{with_backing, "it has a backing file"},
+                 {of_another_format, "of another kind"},
+                 {without_shape, "copies only disks of type file"},
+                 {of_no_shape, "copies only disks of type file"}};
     make_image("shared", "disk.img", "content");
     g_autoptr(vz_def) here = def_with("shared", "disk.img");
     g_autoptr(vz_def) absent = def_with("other", "absent.img");
+    g_autoptr(vz_def) absent_beside = def_with("shared", "absent.img");
     g_autoptr(vz_def) no_directory = def_with("no-such-directory", "disk.img");
-    expect_refused(here, absent, "here: nothing");
+    g_autoptr(GError) err = NULL;
+    json_t *answer = answer_to(here, absent, NULL, &err);
+    g_assert_no_error(err);
+    g_assert_true(json_is_true(json_object_get(json_array_get(answer, 0), "copy")));
+    json_decref(answer);
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_assert_null(answer_to(here, absent, cases[i].change, &err));
+        g_assert_error(err, VZ_ERROR, VZ_ERR_MIGRATE_UNSAFE);
+        g_assert_nonnull(strstr(err->message, cases[i].words));
+        g_clear_error(&err);
+    }
+    /* Shared, so the path is wrong. */
+    expect_refused(here, absent_beside, "is shared, but the file there is a different one");
     expect_refused(here, no_directory, "no-such-directory");
+    g_assert_cmpuint(notes_in("other"), ==, 0);
+}
+
+/* A destination that would write to a disk that was not offered for that. */
+static void test_unwanted_copy(void)
+{
+    make_image("shared", "disk.img", "content");
+    g_autoptr(vz_def) here = def_with("shared", "disk.img");
+    g_autoptr(GError) err = NULL;
+    json_t *offer = NULL;
+    g_assert_true(vz_identify_offer(here, "hosta", false, &offer, &err));
+    json_t *answer = json_pack("[{ss sb}]", "target", "vda", "copy", 1);
+    g_assert_true(vz_identify_confirm(offer, answer, false, &err));
+    vz_identify_withhold_copies(offer);
+    g_assert_false(vz_identify_confirm(offer, answer, false, &err));
+    g_assert_error(err, VZ_ERROR, VZ_ERR_MIGRATE_UNSAFE);
+    vz_identify_remove(NULL, offer);
+    json_decref(answer);
+    json_decref(offer);
 }
 
 static void test_another_file_of_a_shared_directory(void)
@@ -252,6 +330,7 @@ int main(int argc, char **argv)
     g_test_add_func("/storage/identify/shared", test_shared);
     g_test_add_func("/storage/identify/copy", test_copy_of_the_same_name_is_refused);
     g_test_add_func("/storage/identify/nothing", test_nothing_there);
+    g_test_add_func("/storage/identify/unwanted-copy", test_unwanted_copy);
     g_test_add_func("/storage/identify/another-file", test_another_file_of_a_shared_directory);
     g_test_add_func("/storage/identify/unproved", test_unproved);
     g_test_add_func("/storage/identify/unsafe-but-different", test_unsafe_but_different);

@@ -22,6 +22,15 @@ static void test_known(void)
     g_assert_cmpuint(p.bytes, ==, 100 * VZ_MIB);
     g_assert_cmpuint(p.total_ms, ==, 5000);
     g_assert_cmpuint(p.downtime_ms, ==, 5000);
+    /* And its disks, before. */
+    p = predict((vz_plan_costs){.used_bytes = 100 * VZ_MIB,
+                                .disk_bytes = 40 * VZ_MIB,
+                                .live = true,
+                                .downtime_limit_ms = 50,
+                                .rate_bytes_s = 20 * VZ_MIB});
+    g_assert_cmpuint(p.bytes, ==, 140 * VZ_MIB);
+    g_assert_cmpuint(p.total_ms, ==, 7000);
+    g_assert_cmpuint(p.downtime_ms, ==, 50);
     /* Live, and the guest writes a fifth of what the link carries: 100 + 20 + 4 + ... */
     p = predict((vz_plan_costs){.used_bytes = 100 * VZ_MIB,
                                 .rate_bytes_s = 20 * VZ_MIB,
