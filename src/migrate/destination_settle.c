@@ -6,6 +6,7 @@
 #include "driver/life.h"
 #include "driver/qemu/driver.h"
 #include "driver/qemu/userfault.h"
+#include "migrate/disks.h"
 #include "migrate/memory.h"
 #include "migrate/postcopy.h"
 #include "migrate/service.h"
@@ -329,6 +330,7 @@ static void recover_without_guest(vz_migration *m)
         return;
     }
     if (vz_journal_state(m->journal) == VZ_RECORD_ABORTED) {
+        vz_destination_remove_disks(m);
         vz_destination_give_leases_back(m);
         vz_trail_call_off(m);
     }

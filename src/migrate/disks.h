@@ -16,6 +16,12 @@
 #pragma once
 
 #include "migrate/migration.h"
+#include "storage/identify.h"
+
+/* What these options say of disks; borrows from them. */
+vz_identify_policy vz_disks_policy(const vz_options *options);
+/* INVALID_ARG: a list of disks names one that the domain has not. */
+bool vz_disks_check_list(const vz_def *def, const vz_options *options, GError **err);
 
 /* How many of these answers (identify.h) say that a disk is to be copied. */
 unsigned vz_disks_copied(const json_t *answers);

@@ -11,6 +11,30 @@
 
 #include <stdlib.h>
 
+vz_identify_policy vz_disks_policy(const vz_options *options)
+{
+    return (vz_identify_policy){.unsafe = vz_options_has(options, VZ_OPTION_UNSAFE),
+                                .copy = vz_options_has(options, VZ_OPTION_NON_SHARED_DISK),
+                                .among = vz_options_texts(options, VZ_OPTION_MIGRATE_DISKS)};
+}
+
+bool vz_disks_check_list(const vz_def *def, const vz_options *options, GError **err)
+{
+    static const vz_option_id lists[] = {VZ_OPTION_MIGRATE_DISKS,
+                                         VZ_OPTION_MIGRATE_DISKS_DETECT_ZEROES,
+                                         VZ_OPTION_MIGRATE_DISKS_TARGET_ZERO};
+    for (size_t i = 0; i < G_N_ELEMENTS(lists); i++) {
+        const GPtrArray *targets = vz_options_texts(options, lists[i]);
+        for (guint n = 0; n < targets->len; n++)
+            if (!vz_def_disk_find(def, targets->pdata[n]))
+                return vz_fail(err, VZ_ERR_INVALID_ARG,
+                               "parameter '%s' names disk '%s', which the "
+                               "domain does not have",
+                               vz_option_info(lists[i])->name, (const char *)targets->pdata[n]);
+    }
+    return true;
+}
+
 unsigned vz_disks_copied(const json_t *answers)
 {
     size_t i;
@@ -38,6 +62,12 @@ bool vz_disks_note(vz_migration *m, const json_t *copies, GError **err)
 }
 
 /* --- the images --- */
+
+/* It was there before, and the caller has asked for it to be written over. */
+static bool is_over(const json_t *copy)
+{
+    return json_is_true(json_object_get(copy, "over"));
+}
 
 /* Several on one file system have to fit together. */
 static bool fit_together(const json_t *copies, GError **err)
@@ -73,6 +103,7 @@ static json_t *expected_copies(const vz_migration *m)
             continue;
         json_t *copy = vz_volume_expected(disk->path, m->id, (unsigned)json_array_size(copies));
         json_object_set_new(copy, "target", json_string(target));
+        json_object_set(copy, "over", json_object_get(answer, "over"));
         json_array_append_new(copies, copy);
     }
     return copies;
@@ -102,7 +133,7 @@ bool vz_destination_create_disks(vz_migration *m, GError **err)
     if (n_copies > 0 && !vz_disks_note(m, copies, err))
         return false;
     for (unsigned n = 0; n < n_copies; n++)
-        if (!create_nth(m, n, copies, err))
+        if (!is_over(json_array_get(copies, n)) && !create_nth(m, n, copies, err))
             return false;
     return true;
 }
@@ -112,7 +143,7 @@ void vz_destination_remove_disks(vz_migration *m)
     size_t n;
     json_t *copy;
     json_auto_t *copies = vz_disks_noted(m);
-    json_array_foreach(copies, n, copy) vz_volume_remove(copy);
+    json_array_foreach(copies, n, copy) if (!is_over(copy)) vz_volume_remove(copy);
 }
 
 /* --- their content --- */

@@ -43,9 +43,9 @@ static void unmark_arriving(vz_migration *m)
 
 static bool answer_disks(vz_migration *m, GError **err)
 {
-    bool answered =
-        vz_identify_answer(m->def, m->disks_offered, vz_options_has(m->options, VZ_OPTION_UNSAFE),
-                           &m->disks_answered, err);
+    const vz_identify_policy policy = vz_disks_policy(m->options);
+    bool answered = vz_disks_check_list(m->def, m->options, err) &&
+                    vz_identify_answer(m->def, m->disks_offered, &policy, &m->disks_answered, err);
     if (!answered)
         vz_precheck_help(err, VZ_REMEDY_DISKS);
     return answered;

@@ -24,8 +24,8 @@
 /* Every version from 1 on is read: a daemon may be replaced in the middle of a job. A new state, a
  * new step, or a value that recovery cannot do without make a new version. 2 added the states
  * taken-back and resolved-*, the steps of marks and leases, and what is noted of processes; 3 those
- * of offline moves; 4 those of post-copy. */
-#define VZ_JOURNAL_VERSION 4
+ * of offline moves; 4 those of post-copy; 5 those of disks that are copied. */
+#define VZ_JOURNAL_VERSION 5
 
 /* The words of the journal, of `ask` and of the model in docs/model. */
 typedef enum {

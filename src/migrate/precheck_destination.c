@@ -4,6 +4,7 @@
 #include "base/units.h"
 #include "domain/table.h"
 #include "migrate/destination.h"
+#include "migrate/disks.h"
 #include "migrate/service.h"
 #include "net/link.h"
 #include "storage/identify.h"
@@ -243,6 +244,7 @@ static bool prove_disk(const vz_precheck_subject *s, json_t *offer, GPtrArray *f
     json_t *answer;
     json_t *answers = NULL;
     json_t *one = json_pack("[O]", offer);
+    const vz_identify_policy policy = vz_disks_policy(s->options);
     vz_def def = *s->def; /* borrows all of it, but has one disk */
     const char *target = json_string_value(json_object_get(offer, "target"));
     def.n_disks = 0;
@@ -250,8 +252,7 @@ static bool prove_disk(const vz_precheck_subject *s, json_t *offer, GPtrArray *f
         def.disks = &s->def->disks[i];
         def.n_disks = g_strcmp0(def.disks->target, target) == 0;
     }
-    bool proved =
-        vz_identify_answer(&def, one, vz_options_has(s->options, VZ_OPTION_UNSAFE), &answers, err);
+    bool proved = vz_identify_answer(&def, one, &policy, &answers, err);
     json_array_foreach(answers, i, answer)
     {
         g_autofree char *warning = vz_identify_warning(answer);
@@ -279,8 +280,11 @@ static void check_disks(const vz_precheck_subject *s, const char *name, GPtrArra
 {
     size_t i;
     json_t *offer;
+    g_autoptr(GError) unknown = NULL;
     if (!s->def || (!s->disks_answered && !vz_findings_refuse_move(findings)) || is_prepared(s))
         return;
+    if (!vz_disks_check_list(s->def, s->options, &unknown))
+        vz_findings_refuse_error(findings, name, unknown, "name disks by their targets ('vda')");
     json_array_foreach((json_t *)(uintptr_t)s->cookie->disks, i, offer)
     {
         g_autoptr(GError) err = NULL;

@@ -78,7 +78,11 @@ static bool start_copy(vz_migration *m, const json_t *copies, unsigned n, uint64
         return false;
     g_autofree char *node = vz_qemu_node_name(disk);
     const vz_blockcopy_request request = {
-        .disk = disk->target, .node = node, .fd = fd, .bytes_s = bytes_s};
+        .disk = disk->target,
+        .node = node,
+        .fd = fd,
+        .synchronous = vz_options_has(m->options, VZ_OPTION_NON_SHARED_SYNCHRONOUS_WRITES),
+        .bytes_s = bytes_s};
     if (vz_blockcopy_start(vz_qemu_qmp(qemu), &request, err))
         return true;
     g_prefix_error(err, "migration of disk %s failed: ", disk->target);

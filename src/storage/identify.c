@@ -159,36 +159,73 @@ static bool same_image(const json_t *theirs, const json_t *ours)
                    : grown == 0 && number_of(theirs, "mtime_ns") == number_of(ours, "mtime_ns"));
 }
 
+static bool is_among(const GPtrArray *targets, const char *target)
+{
+    for (guint i = 0; targets && i < targets->len; i++)
+        if (strcmp(targets->pdata[i], target) == 0)
+            return true;
+    return !targets || targets->len == 0;
+}
+
+/* Why what is there cannot be written over; NULL: it can. Its directory is another one, but a file
+ * may have two: a mount of the file alone, a second link. Then it has the source's number or is in
+ * use, by this host's guests or by the source's. */
+static const char *why_not_over(const vz_def_disk *disk, const vz_volume_shape *theirs,
+                                const json_t *offer, const json_t *seen)
+{
+    bool exists;
+    uint64_t free_bytes;
+    vz_volume_shape ours;
+    g_autoptr(GError) none = NULL;
+    const json_t *image = json_object_get(offer, "image");
+    if (json_is_true(json_object_get(seen, "locked")))
+        return "what is there is in use";
+    if (number_of(image, "inode") == number_of(seen, "inode") &&
+        number_of(image, "size") == number_of(seen, "size"))
+        return "what is there may be the source's own file, by another way";
+    if (!vz_volume_look(disk->path, theirs->format, &ours, &exists, &free_bytes, &none) || !exists)
+        return "what is there is no image of that format";
+    if (ours.virtual_bytes != theirs->virtual_bytes)
+        return "what is there is an image of another size";
+    return ours.backing ? "what is there has a backing file" : NULL;
+}
+
 /* Why a disk that is not shared is not copied either; NULL: it can be. */
-static const char *why_not_copied(const vz_def_disk *disk, const json_t *offer, const json_t *seen)
+static const char *why_not_copied(const vz_def_disk *disk, const json_t *offer, const json_t *seen,
+                                  const vz_identify_policy *policy)
 {
     vz_volume_shape shape;
     g_autoptr(GError) none = NULL;
     const json_t *told = json_object_get(offer, "shape");
+    if (!is_among(policy->among, disk->target))
+        return "it is not among the disks that are to be copied";
     if (!told || !vz_volume_shape_from_json(told, &shape, &none))
         return "this version copies only disks of type file of a guest that runs, none that is "
                "read-only or shareable";
-    if (json_is_true(json_object_get(seen, "exists")))
-        return "what is there is another one, and is not overwritten";
     if (shape.backing)
         return "it has a backing file, and this version copies only images without one";
     if (disk->type != VZ_DISK_TYPE_FILE || disk->readonly || disk->shareable ||
         (shape.format == VZ_VOLUME_QCOW2) != (disk->format == VZ_DISK_FORMAT_QCOW2))
         return "the definition for this host says that it is of another kind";
-    return NULL;
+    if (!json_is_true(json_object_get(seen, "exists")))
+        return NULL;
+    return policy->copy ? why_not_over(disk, &shape, offer, seen)
+                        : "what is there is another one, and is not overwritten (without "
+                          "--copy-storage-all)";
 }
 
 /* Only what a note has proved not to be shared. */
-static bool is_to_be_copied(const vz_def_disk *disk, const json_t *offer, const json_t *seen)
+static bool is_to_be_copied(const vz_def_disk *disk, const json_t *offer, const json_t *seen,
+                            const vz_identify_policy *policy)
 {
     return json_object_get(offer, "text") && json_is_null(json_object_get(seen, "note")) &&
-           !why_not_copied(disk, offer, seen);
+           !why_not_copied(disk, offer, seen, policy);
 }
 
 /* What the note says that the source put beside its image. One that cannot be looked at says
  * nothing: the proof has failed for that already. */
 static bool judge_note(const vz_def_disk *disk, const json_t *offer, const json_t *seen,
-                       GError **err)
+                       const vz_identify_policy *policy, GError **err)
 {
     const char *text = json_string_value(json_object_get(offer, "text"));
     const json_t *note = json_object_get(seen, "note");
@@ -201,7 +238,7 @@ static bool judge_note(const vz_def_disk *disk, const json_t *offer, const json_
                        "disk '%s' is not on shared storage: a note that the source put beside '%s' "
                        "does not show up beside '%s' on this host (there: %s; here: %s); %s",
                        disk->target, text_of(offer, "path"), disk->path, there, here,
-                       why_not_copied(disk, offer, seen));
+                       why_not_copied(disk, offer, seen, policy));
     return strcmp(json_string_value(note), text) == 0 ||
            vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
                    "disk '%s': the note beside '%s' on this host is not the source's", disk->target,
@@ -222,23 +259,24 @@ static bool judge_image(const vz_def_disk *disk, const json_t *offer, const json
                    shared ? "is shared, but the file there is" : "on this host is", there, here);
 }
 
-static json_t *answer_copy(const vz_def_disk *disk, const json_t *offer, GError **err)
+static json_t *answer_copy(const vz_def_disk *disk, const json_t *offer, bool over, GError **err)
 {
     bool exists;
     uint64_t free_bytes;
-    vz_volume_shape theirs, nothing;
+    vz_volume_shape theirs, before;
     if (!vz_volume_shape_from_json(json_object_get(offer, "shape"), &theirs, err) ||
-        !vz_volume_look(disk->path, theirs.format, &nothing, &exists, &free_bytes, err) ||
-        (theirs.allocated_bytes > free_bytes &&
+        !vz_volume_look(disk->path, theirs.format, &before, &exists, &free_bytes, err) ||
+        (theirs.allocated_bytes > free_bytes + before.allocated_bytes &&
          !vz_volume_fail_no_room(disk->path, theirs.allocated_bytes, free_bytes, err))) {
         g_prefix_error(err, "disk '%s': ", disk->target);
         return NULL;
     }
-    return json_pack("{ss sb sI}", "target", disk->target, "copy", 1, "bytes",
+    return json_pack("{ss sb sb sI}", "target", disk->target, "copy", 1, "over", over, "bytes",
                      (json_int_t)theirs.allocated_bytes);
 }
 
-static json_t *answer_disk(const vz_def *def, const json_t *offer, bool unsafe, GError **err)
+static json_t *answer_disk(const vz_def *def, const json_t *offer, const vz_identify_policy *policy,
+                           GError **err)
 {
     const vz_def_disk *disk = vz_def_disk_find(def, text_of(offer, "target"));
     if (!disk || !disk->path) {
@@ -267,12 +305,14 @@ static json_t *answer_disk(const vz_def *def, const json_t *offer, bool unsafe, 
         g_prefix_error(err, "disk '%s': ", disk->target);
         return NULL;
     }
-    if (!unproved && is_to_be_copied(disk, offer, seen)) {
+    if (!unproved && is_to_be_copied(disk, offer, seen, policy)) {
+        bool over = json_is_true(json_object_get(seen, "exists"));
         json_decref(seen);
-        return answer_copy(disk, offer, err);
+        return answer_copy(disk, offer, over, err);
     }
-    bool taken = judge_note(disk, offer, seen, err) && judge_image(disk, offer, seen, err) &&
-                 (!unproved || allow_unproved(disk->target, disk->path, unproved, unsafe, err));
+    bool taken =
+        judge_note(disk, offer, seen, policy, err) && judge_image(disk, offer, seen, err) &&
+        (!unproved || allow_unproved(disk->target, disk->path, unproved, policy->unsafe, err));
     json_decref(seen);
     return taken ? json_pack("{ss ss*}", "target", disk->target, unproved ? "unproved" : "text",
                              unproved ? unproved : text)
@@ -291,8 +331,8 @@ json_t *vz_identify_find(const json_t *array, const char *target)
     return NULL;
 }
 
-bool vz_identify_answer(const vz_def *def, const json_t *offer, bool unsafe, json_t **ret_answer,
-                        GError **err)
+bool vz_identify_answer(const vz_def *def, const json_t *offer, const vz_identify_policy *policy,
+                        json_t **ret_answer, GError **err)
 {
     if (!json_is_array(offer) || json_array_size(offer) > VZ_IDENTIFY_DISKS_MAX)
         return vz_fail(err, VZ_ERR_INVALID_ARG, "the source's cookie has no list of disks");
@@ -306,7 +346,7 @@ bool vz_identify_answer(const vz_def *def, const json_t *offer, bool unsafe, jso
     json_t *one;
     json_array_foreach((json_t *)(uintptr_t)offer, i, one)
     {
-        json_t *answer = answer_disk(def, one, unsafe, err);
+        json_t *answer = answer_disk(def, one, policy, err);
         if (!answer) {
             json_decref(answers);
             vz_identify_remove(def, offer);

@@ -11,7 +11,9 @@
  * in the job's cookies.
  *
  * What is proved not to be shared is copied, where nothing is at its path on the destination: the
- * offer says what the image is like ("shape", volume.h), the answer "copy".
+ * offer says what the image is like ("shape", volume.h), the answer "copy". What is there instead
+ * is written over ("over") only where the caller has asked for a copy, and it is an image of the
+ * same format and size that nobody uses and that cannot be the source's own by another way.
  *
  * What cannot be proved for want of a way (a directory that nobody can write to, a block device) is
  * unproved: refused, unless the caller has said that it is `unsafe` and so vouches for it. What is
@@ -29,6 +31,13 @@
 #define VZ_IDENTIFY_DEADLINE_US ((int64_t)10 * 1000000)
 #define VZ_IDENTIFY_DISKS_MAX   256
 
+/* What the caller has said of disks. Borrowed. */
+typedef struct {
+    bool unsafe;            /* what is unproved counts as shared */
+    bool copy;              /* what is not shared is copied, also over what is there */
+    const GPtrArray *among; /* targets of those that may be copied; NULL or empty: all */
+} vz_identify_policy;
+
 /* Makes the source's notes for every disk with a source. *ret_offer is a JSON array for the cookie,
  * which also names what vz_identify_remove has to take away; caller decrefs. MIGRATE_UNSAFE names
  * the disk, its path and the reason for the first that is unproved. On failure nothing is left. */
@@ -41,8 +50,8 @@ void vz_identify_withhold_copies(json_t *offer);
 /* The destination's part: finds each offered disk in its own definition (by target name, so paths
  * may differ), reads the note, answers. MIGRATE_UNSAFE with the proof's result for the first disk
  * that is not proved shared: not shared, different, or unproved, with paths, sizes and times. */
-bool vz_identify_answer(const vz_def *def, const json_t *offer, bool unsafe, json_t **ret_answer,
-                        GError **err);
+bool vz_identify_answer(const vz_def *def, const json_t *offer, const vz_identify_policy *policy,
+                        json_t **ret_answer, GError **err);
 
 /* The source's last part: every answer must be readable beside its own image. One that is not is
  * marked in `answer` as unproved, and refused or not. */

@@ -307,7 +307,7 @@ class Pacemaker(CallerTest):
         here, there = self.where()
         with worker.unharmed(gap_ms=GAP_LIVE_MS):
             text = self.expect(OCF_GENERIC, here, "migrate_to", CRM_meta_migrate_target=there.name,
-                               migrate_options="--p2p --copy-storage-all")
+                               migrate_options="--p2p --copy-storage-inc")
             self.assertIn("is not in this version", text)
             self.expect(OCF_SUCCESS, here, "monitor")
             self.expect(OCF_NOT_RUNNING, there, "monitor")

@@ -280,7 +280,7 @@ class Refusals(OfflineTest):
         for options, text in (
                 (("--offline",), "must be specified with the persistent flag"),
                 ((*MOVE, "--suspend"), "paused offline migration does not make sense"),
-                ((*MOVE, "--copy-storage-all"), "both hosts share")):
+                ((*MOVE, "--copy-storage-all"), "cannot handle non-shared storage")):
             for mode in ((), ("--p2p",)):
                 with self.subTest(options=options, mode=mode):
                     self.refused(self.move(self.a, self.b, *options, *mode), text)

@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 static char *top;
+static const vz_identify_policy strict;
+static const vz_identify_policy lenient = {.unsafe = true};
 static bool unsafe; /* as the caller of a move may have said */
 
 static char *path_in(const char *directory, const char *name)
@@ -58,9 +60,10 @@ static bool prove(const vz_def *here, const vz_def *there, GError **err)
 {
     json_t *offer = NULL;
     json_t *answer = NULL;
-    bool proved = vz_identify_offer(here, "hosta", unsafe, &offer, err) &&
-                  vz_identify_answer(there, offer, unsafe, &answer, err) &&
-                  vz_identify_confirm(offer, answer, unsafe, err);
+    bool proved =
+        vz_identify_offer(here, "hosta", unsafe, &offer, err) &&
+        vz_identify_answer(there, offer, &(vz_identify_policy){.unsafe = unsafe}, &answer, err) &&
+        vz_identify_confirm(offer, answer, unsafe, err);
     if (offer)
         vz_identify_remove(NULL, offer);
     json_decref(offer);
@@ -102,14 +105,14 @@ static void test_copy_of_the_same_name_is_refused(void)
 
 /* The answer to an offer that was changed underway; the caller decrefs. */
 static json_t *answer_to(const vz_def *here, const vz_def *there, void (*change)(json_t *offer),
-                         GError **err)
+                         const vz_identify_policy *policy, GError **err)
 {
     json_t *offer = NULL;
     json_t *answer = NULL;
     g_assert_true(vz_identify_offer(here, "hosta", false, &offer, err));
     if (change)
         change(json_array_get(offer, 0));
-    bool answered = vz_identify_answer(there, offer, false, &answer, err);
+    bool answered = vz_identify_answer(there, offer, policy, &answer, err);
     g_assert_true(!answered || vz_identify_confirm(offer, answer, false, err));
     vz_identify_remove(NULL, offer);
     json_decref(offer);
@@ -154,12 +157,12 @@ static void test_nothing_there(void)
     g_autoptr(vz_def) absent_beside = def_with("shared", "absent.img");
     g_autoptr(vz_def) no_directory = def_with("no-such-directory", "disk.img");
     g_autoptr(GError) err = NULL;
-    json_t *answer = answer_to(here, absent, NULL, &err);
+    json_t *answer = answer_to(here, absent, NULL, &strict, &err);
     g_assert_no_error(err);
     g_assert_true(json_is_true(json_object_get(json_array_get(answer, 0), "copy")));
     json_decref(answer);
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
-        g_assert_null(answer_to(here, absent, cases[i].change, &err));
+        g_assert_null(answer_to(here, absent, cases[i].change, &strict, &err));
         g_assert_error(err, VZ_ERROR, VZ_ERR_MIGRATE_UNSAFE);
         g_assert_nonnull(strstr(err->message, cases[i].words));
         g_clear_error(&err);
@@ -168,6 +171,59 @@ static void test_nothing_there(void)
     expect_refused(here, absent_beside, "is shared, but the file there is a different one");
     expect_refused(here, no_directory, "no-such-directory");
     g_assert_cmpuint(notes_in("other"), ==, 0);
+}
+
+static void expect_over(const vz_def *here, const vz_def *there, const vz_identify_policy *policy,
+                        const char *refusal)
+{
+    g_autoptr(GError) err = NULL;
+    json_t *answer = answer_to(here, there, NULL, policy, &err);
+    if (!refusal) {
+        g_assert_no_error(err);
+        g_assert_true(json_is_true(json_object_get(json_array_get(answer, 0), "over")));
+    } else {
+        g_assert_null(answer);
+        g_assert_error(err, VZ_ERROR, VZ_ERR_MIGRATE_UNSAFE);
+        if (!strstr(err->message, refusal))
+            g_error("'%s' does not say '%s'", err->message, refusal);
+    }
+    json_decref(answer);
+}
+
+/* An image that the caller has made for the copy, and what is not one. */
+static void test_copy_over(void)
+{
+    g_autoptr(GPtrArray) vda = g_ptr_array_new();
+    g_autoptr(GPtrArray) vdb = g_ptr_array_new();
+    g_ptr_array_add(vda, (void *)(uintptr_t) "vda");
+    g_ptr_array_add(vdb, (void *)(uintptr_t) "vdb");
+    const vz_identify_policy copy = {.copy = true};
+    const vz_identify_policy copy_it = {.copy = true, .among = vda};
+    const vz_identify_policy copy_another = {.copy = true, .among = vdb};
+    make_image("shared", "disk.img", "content");
+    make_image("other", "disk.img", "CONTENT");
+    make_image("other", "small.img", "small");
+    g_autoptr(vz_def) here = def_with("shared", "disk.img");
+    g_autoptr(vz_def) there = def_with("other", "disk.img");
+    g_autoptr(vz_def) small = def_with("other", "small.img");
+    g_autoptr(vz_def) linked = def_with("other", "linked.img");
+    expect_over(here, there, &strict, "is not overwritten");
+    expect_over(here, there, &copy, NULL);
+    expect_over(here, there, &copy_it, NULL);
+    expect_over(here, there, &copy_another, "not among the disks");
+    expect_over(here, small, &copy, "of another size");
+    /* The source's own file in another directory: by a second link, or a mount of it alone. */
+    g_autofree char *own = path_in("shared", "disk.img");
+    g_autofree char *second = path_in("other", "linked.img");
+    g_assert_cmpint(link(own, second), ==, 0);
+    expect_over(here, linked, &copy, "may be the source's own file");
+    g_assert_cmpint(unlink(second), ==, 0);
+    g_autofree char *used = path_in("other", "disk.img");
+    int fd = open(used, O_RDWR | O_CLOEXEC);
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 100, .l_len = 1};
+    g_assert_cmpint(fcntl(fd, F_OFD_SETLK, &lock), ==, 0);
+    expect_over(here, there, &copy, "is in use");
+    close(fd);
 }
 
 /* A destination that would write to a disk that was not offered for that. */
@@ -218,7 +274,7 @@ static void test_locks_stand_in_for_the_time(void)
         const struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_NOW}};
         g_assert_cmpint(futimens(fd, times), ==, 0);
         g_assert_cmpint(pwrite(fd, "more", 4, IMAGE_GROWS_TO - 4), ==, 4);
-        g_assert_cmpint(vz_identify_answer(def, offer, false, &answer, &err), ==, locked);
+        g_assert_cmpint(vz_identify_answer(def, offer, &strict, &answer, &err), ==, locked);
         g_clear_error(&err);
         vz_identify_remove(NULL, offer);
         json_decref(offer);
@@ -259,7 +315,7 @@ static void test_hostile_offers(void)
         g_autoptr(GError) err = NULL;
         json_t *offer = json_loads(offers[i], 0, NULL);
         json_t *answer = NULL;
-        g_assert_false(vz_identify_answer(def, offer, false, &answer, &err));
+        g_assert_false(vz_identify_answer(def, offer, &strict, &answer, &err));
         g_assert_nonnull(err);
         json_decref(offer);
     }
@@ -290,10 +346,10 @@ static void test_unproved(void)
     expect_refused(here, gone, "here: nothing");
     unsafe = false;
     g_assert_true(vz_identify_offer(here, "hosta", true, &offer, &err));
-    g_assert_false(vz_identify_answer(here, offer, false, &answer, &err));
+    g_assert_false(vz_identify_answer(here, offer, &strict, &answer, &err));
     g_assert_cmpint(err->code, ==, VZ_ERR_MIGRATE_UNSAFE);
     g_clear_error(&err);
-    g_assert_true(vz_identify_answer(here, offer, true, &answer, &err));
+    g_assert_true(vz_identify_answer(here, offer, &lenient, &answer, &err));
     g_autofree char *warning = vz_identify_warning(json_array_get(answer, 0));
     g_assert_nonnull(strstr(warning, "disk 'vda' is not proved"));
     json_decref(answer);
@@ -330,6 +386,7 @@ int main(int argc, char **argv)
     g_test_add_func("/storage/identify/shared", test_shared);
     g_test_add_func("/storage/identify/copy", test_copy_of_the_same_name_is_refused);
     g_test_add_func("/storage/identify/nothing", test_nothing_there);
+    g_test_add_func("/storage/identify/copy-over", test_copy_over);
     g_test_add_func("/storage/identify/unwanted-copy", test_unwanted_copy);
     g_test_add_func("/storage/identify/another-file", test_another_file_of_a_shared_directory);
     g_test_add_func("/storage/identify/unproved", test_unproved);
