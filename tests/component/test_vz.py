@@ -145,6 +145,8 @@ class VzTest(unittest.TestCase):
         self.assertEqual(percents, sorted(percents))
 
     def test_hang_up_leaves_it_to_the_daemon(self):
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
         p = self.start_stuck("quick")
         p.send_signal(signal.SIGHUP)
         p.communicate(timeout=DEADLINE_S)

@@ -40,6 +40,7 @@ TIMEOUT_S = 1500  # libvirtd makes and ends some fifty guests
 # What is another one in each run.
 VARIABLE = ((r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID"),
             (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?", "TIME"), (r":49[12]\d\d\b", ":PORT"),
+            (r"\bprocess \d+", "process PID"),
             (r"\s*\n\s*", " / "))
 
 Row = collections.namedtuple("Row", "mistake way theirs ours")
@@ -69,7 +70,8 @@ def ask(host, kind, errors):
     """[(mistake, way, answer)] of one daemon; a failure goes to errors."""
     cases = mistakes.cases(kind)
     program = (mistakes.SOURCE / "tests" / "lab" / "mistakes_client.py").read_text()
-    host.run("truncate", "-s", "1M", "/local/mistaken-%s.img" % kind)
+    for number, one in enumerate(host.lab.hosts):
+        one.run("truncate", "-s", "%dM" % (number + 1), "/local/mistaken-%s.img" % kind)
     done = host.run("python3", "-c", program, URIS[kind], mistakes.Mistakes(kind).uri("hostb"),
                     input=json.dumps(cases), timeout=TIMEOUT_S, check=False)
     answers = [json.loads(line) for line in done.stdout.splitlines()]

@@ -201,7 +201,7 @@ class Mistakes:
             "name": "renamed", "xml": xml(self.kind, "renamed"), "state": SHUT_OFF})
         self.move("it runs there already", ["LIVE"], there={
             "name": NAME, "xml": xml(self.kind), "state": PAUSED})
-        self.move("a disk that only this host has", ["LIVE"],
+        self.move("a disk at whose path that host has another", ["LIVE"],
                   xml=xml(self.kind, disk="/local/mistaken-%s.img" % self.kind))
 
     def definitions(self):

@@ -301,8 +301,7 @@ class Scene:
         victim.daemon("restart", fault)
         with guest.unharmed():
             process = begin()
-            eventually("the daemon dies by %s" % fault, lambda: victim.run(
-                "virsh", "-c", VZ, "list", check=False).returncode != 0, 60)
+            eventually("the daemon dies by %s" % fault, lambda: not victim.processes("virtvzd"), 60)
             victim.daemon("start")
             process.communicate(timeout=VIRSH_TIMEOUT_S)
             eventually("one host runs it, the other does not",

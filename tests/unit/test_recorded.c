@@ -23,7 +23,7 @@
 #define DOMAIN "9a268302-4a59-54c4-aff2-11ef9c537906"
 #define JOB_1  "/57364267-8ca8-449a-bfff-8e7efa4d9556"
 
-static const char *const sets[] = {"1", "2", "3"};
+static const char *const sets[] = {"1", "2", "3", "4"};
 
 static char *directory; /* of this program's own files */
 

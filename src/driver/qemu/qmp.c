@@ -278,53 +278,61 @@ static bool await_turn(vz_qmp *qmp, int64_t deadline_us)
     return qmp->unanswered < VZ_QMP_UNANSWERED_MAX || qmp->broken;
 }
 
-typedef enum { IN_BAND, OUT_OF_BAND } turn;
+typedef struct {
+    const char *name;
+    bool out_of_band;
+    int fd; /* to go with it; -1: none */
+    int64_t timeout_us;
+} order;
 
-static json_t *command(vz_qmp *qmp, turn when, const char *name, json_t *take_args, int fd,
-                       int64_t timeout_us, GError **err)
+static json_t *command(vz_qmp *qmp, const order *o, json_t *take_args, GError **err)
 {
-    int64_t deadline_us = vz_now_us() + timeout_us;
+    int64_t deadline_us = vz_now_us() + o->timeout_us;
     qmp->error_class[0] = '\0';
-    if (when == IN_BAND && !await_turn(qmp, deadline_us)) {
+    if (!o->out_of_band && !await_turn(qmp, deadline_us)) {
         json_decref(take_args);
-        fail_unanswered(name, err);
+        fail_unanswered(o->name, err);
         return NULL;
     }
     qmp->awaited_id = ++qmp->last_id;
     qmp->unanswered++;
     json_t *message =
-        json_pack("{s:s, s:o*, s:I}", when == OUT_OF_BAND && qmp->oob ? "exec-oob" : "execute",
-                  name, "arguments", take_args, "id", qmp->awaited_id);
+        json_pack("{s:s, s:o*, s:I}", o->out_of_band && qmp->oob ? "exec-oob" : "execute", o->name,
+                  "arguments", take_args, "id", qmp->awaited_id);
     g_assert(message);
     char *dump = json_dumps(message, JSON_COMPACT);
     json_decref(message);
     g_autofree char *line = g_strconcat(dump, "\n", NULL);
     free(dump);
-    send_line(qmp, line, fd, deadline_us);
-    json_t *value = await_reply(qmp, name, deadline_us, err);
+    send_line(qmp, line, o->fd, deadline_us);
+    json_t *value = await_reply(qmp, o->name, deadline_us, err);
     wake(qmp);
     return value;
+}
+
+static bool done(json_t *take_value)
+{
+    json_decref(take_value);
+    return take_value != NULL;
 }
 
 json_t *vz_qmp_command(vz_qmp *qmp, const char *name, json_t *take_args, int64_t timeout_us,
                        GError **err)
 {
-    return command(qmp, IN_BAND, name, take_args, -1, timeout_us, err);
+    const order o = {.name = name, .fd = -1, .timeout_us = timeout_us};
+    return command(qmp, &o, take_args, err);
 }
 
 bool vz_qmp_do(vz_qmp *qmp, const char *name, json_t *take_args, int64_t timeout_us, GError **err)
 {
-    json_t *value = command(qmp, IN_BAND, name, take_args, -1, timeout_us, err);
-    json_decref(value);
-    return value != NULL;
+    return done(vz_qmp_command(qmp, name, take_args, timeout_us, err));
 }
 
 bool vz_qmp_do_out_of_band(vz_qmp *qmp, const char *name, json_t *take_args, int64_t timeout_us,
                            GError **err)
 {
-    json_t *value = command(qmp, OUT_OF_BAND, name, take_args, -1, timeout_us, err);
-    json_decref(value);
-    return value != NULL;
+    const order o = {.name = name, .out_of_band = true, .fd = -1, .timeout_us = timeout_us};
+    return done(command(qmp, &o, take_args, err));
 }
 
 const char *vz_qmp_error_class(const vz_qmp *qmp)
@@ -334,19 +342,14 @@ const char *vz_qmp_error_class(const vz_qmp *qmp)
 
 bool vz_qmp_send_fd(vz_qmp *qmp, const char *fd_name, int fd, GError **err)
 {
-    json_t *value = command(qmp, IN_BAND, "getfd", json_pack("{s:s}", "fdname", fd_name), fd,
-                            VZ_QMP_TIMEOUT_US, err);
-    json_decref(value);
-    return value != NULL;
+    const order o = {.name = "getfd", .fd = fd, .timeout_us = VZ_QMP_TIMEOUT_US};
+    return done(command(qmp, &o, json_pack("{s:s}", "fdname", fd_name), err));
 }
 
 bool vz_qmp_add_fd(vz_qmp *qmp, unsigned fdset, int fd, GError **err)
 {
-    json_t *value =
-        command(qmp, IN_BAND, "add-fd", json_pack("{s:I}", "fdset-id", (json_int_t)fdset), fd,
-                VZ_QMP_TIMEOUT_US, err);
-    json_decref(value);
-    return value != NULL;
+    const order o = {.name = "add-fd", .fd = fd, .timeout_us = VZ_QMP_TIMEOUT_US};
+    return done(command(qmp, &o, json_pack("{s:I}", "fdset-id", (json_int_t)fdset), err));
 }
 
 static bool read_greeting(vz_qmp *qmp, GError **err)
