@@ -133,15 +133,26 @@ static void discard(vz_migration *m, vz_domain *domain, const char *reason)
 
 /* --- a client that lives, but does not go on --- */
 
-/* Memory may take its time. Where all of it has come, the source decides: it may have let go. */
+/* Disks or memory; and none of it was cut off. */
+static bool something_comes(const vz_migration *m)
+{
+    size_t n = 0;
+    bool some = false;
+    const vz_channel_info *all = m->carrier ? vz_carrier_channels(m->carrier, &n) : NULL;
+    for (size_t i = 0; i < n; i++) {
+        if (all[i].state == VZ_CHANNEL_FAILED)
+            return false;
+        some |= all[i].state != VZ_CHANNEL_EXPECTED;
+    }
+    return some;
+}
+
+/* That may take its time. Where all of it has come, the source decides: it may have let go. */
 static void no_finish(vz_migration *m)
 {
-    vz_channel_info info;
     if (vz_journal_state(m->journal) != VZ_RECORD_PREPARED)
         return;
-    if ((m->carrier && vz_carrier_info(m->carrier, VZ_PURPOSE_MEMORY, 0, &info) &&
-         info.state != VZ_CHANNEL_EXPECTED && info.state != VZ_CHANNEL_FAILED) ||
-        vz_direct_source_lives(m))
+    if (something_comes(m) || vz_direct_source_lives(m))
         vz_migrate_watch_phase(m, no_finish);
     else
         vz_destination_leave(m, "nothing came from the source in time");

@@ -171,6 +171,13 @@ static void dissolve(vz_domain *domain, void *data)
                                                   : "the source was told that the move is off");
 }
 
+/* It may have run here, and then there is no other copy of what it wrote. */
+static void take_away(vz_migration *m)
+{
+    vz_destination_put_disks_aside(m);
+    vz_destination_give_up(m, "the source's operator has taken the guest back");
+}
+
 /* The source's operator took the guest back: what arrived here, running or not, goes away. */
 static void condemn(vz_domain *domain, void *data)
 {
@@ -179,7 +186,7 @@ static void condemn(vz_domain *domain, void *data)
     if (!m->domain && !vz_migration_attach(m, domain, &vz_destination_ops, &err))
         vz_error(m->id, "'%s' cannot be taken away: %s", vz_domain_name(domain), err->message);
     else
-        vz_destination_give_up(m, "the source's operator has taken the guest back");
+        take_away(m);
 }
 
 static void finish_alone(vz_domain *domain, void *data)

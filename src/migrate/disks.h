@@ -36,11 +36,14 @@ bool vz_disks_note(vz_migration *m, const json_t *copies, GError **err);
 /* Notes which are to be copied, for what has to know that after a restart. */
 bool vz_source_note_copies(vz_migration *m, GError **err);
 bool vz_source_copy_disks(vz_migration *m, GError **err);
+/* Of copies that are going on; from within a wait. */
+bool vz_source_set_disks_speed(vz_migration *m, uint64_t bytes_s, GError **err);
 /* Its undo: no job is left in QEMU. */
 void vz_source_stop_disks(vz_migration *m);
 /* The guest stands still. */
 bool vz_source_settle_disks(vz_migration *m, GError **err);
-/* The images that were copied get other names, so that nothing takes them for the guest's. */
+/* The images that were copied get other names, so that nothing takes them for the guest's. One that
+ * cannot is logged; never fails. The domain may be gone. */
 bool vz_source_put_disks_aside(vz_migration *m, GError **err);
 
 /* Of src_qemu.c: asks the destination's daemon whether it is there, at most once a second. */
@@ -53,5 +56,7 @@ bool vz_destination_create_disks(vz_migration *m, GError **err);
 void vz_destination_remove_disks(vz_migration *m);
 /* Of the step open-door; the carrier is there. */
 bool vz_destination_serve_disks(vz_migration *m, GError **err);
+/* Instead of it, where the guest may have run here: they get other names, too. */
+void vz_destination_put_disks_aside(vz_migration *m);
 /* Before the guest is loaded: nothing comes any more. Idempotent. */
 bool vz_destination_close_disks(vz_migration *m, GError **err);

@@ -2,6 +2,7 @@
 #include "migrate/disks.h"
 
 #include "base/json.h"
+#include "base/log.h"
 #include "driver/qemu/argv.h"
 #include "driver/qemu/blockcopy.h"
 #include "driver/qemu/driver.h"
@@ -144,6 +145,23 @@ void vz_destination_remove_disks(vz_migration *m)
     json_t *copy;
     json_auto_t *copies = vz_disks_noted(m);
     json_array_foreach(copies, n, copy) if (!is_over(copy)) vz_volume_remove(copy);
+}
+
+void vz_destination_put_disks_aside(vz_migration *m)
+{
+    size_t n;
+    json_t *copy;
+    json_auto_t *copies = vz_disks_noted(m);
+    json_array_foreach(copies, n, copy)
+    {
+        g_autofree char *aside = NULL;
+        g_autoptr(GError) err = NULL;
+        const char *path = vz_json_text(copy, "path");
+        if (!vz_volume_put_aside(path, m->id, &aside, &err))
+            vz_warn(m->id, "'%s' keeps its name: %s", path, err->message);
+        else if (aside)
+            vz_warn(m->id, "what the guest may have written here is in '%s'", aside);
+    }
 }
 
 /* --- their content --- */

@@ -107,6 +107,7 @@ struct vz_migration {
 
     /* source */
     bool peer_to_peer;
+    bool copying_disks;               /* their jobs are in QEMU, all of them */
     unsigned n_channels;              /* of memory, that were opened */
     bool was_running;                 /* the guest ran when Perform began */
     bool user_suspended;              /* a user paused it during the job */

@@ -4,6 +4,7 @@
 
 #include "domain/table.h"
 #include "driver/qemu/driver.h"
+#include "migrate/disks.h"
 #include "migrate/memory.h"
 #include "migrate/postcopy.h"
 
@@ -55,7 +56,10 @@ static bool op_set_max_speed(vz_domain *domain, void *job, uint64_t bytes_s, GEr
 {
     vz_migration *m = job;
     vz_memory_limits limits = {bytes_s, m->downtime_limit_ms};
-    return set_limits(domain, m, &limits, err);
+    if (!vz_source_set_disks_speed(m, bytes_s, err) || !set_limits(domain, m, &limits, err))
+        return false;
+    vz_options_set_number(m->options, VZ_OPTION_BANDWIDTH, bytes_s); /* of what starts later */
+    return true;
 }
 
 static bool op_set_cache(vz_domain *domain, void *job, uint64_t bytes, GError **err)

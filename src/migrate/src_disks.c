@@ -156,7 +156,20 @@ bool vz_source_copy_disks(vz_migration *m, GError **err)
     for (unsigned n = 0; n < n_copies; n++)
         if (!start_copy(m, copies, n, cap / n_copies, err))
             return false;
+    m->copying_disks = true;
     return n_copies == 0 || await_ready(m, copies, err);
+}
+
+bool vz_source_set_disks_speed(vz_migration *m, uint64_t bytes_s, GError **err)
+{
+    json_auto_t *copies = vz_disks_noted(m);
+    size_t n_copies = json_array_size(copies);
+    vz_qemu *qemu = vz_driver_qemu_of(m->domain);
+    for (size_t n = 0; m->copying_disks && qemu && n < n_copies; n++)
+        if (!vz_blockcopy_set_speed(vz_qemu_qmp(qemu), target_of(copies, n), bytes_s / n_copies,
+                                    err))
+            return false;
+    return true;
 }
 
 /* --- the end --- */
@@ -175,6 +188,7 @@ bool vz_source_settle_disks(vz_migration *m, GError **err)
 {
     json_auto_t *copies = vz_disks_noted(m);
     int64_t deadline_us = vz_now_us() + SETTLE_DEADLINE_US;
+    m->copying_disks = false;
     for (size_t n = 0; n < json_array_size(copies); n++) {
         vz_blockcopy_progress p;
         vz_qemu *qemu = vz_migration_qemu(m, err);
@@ -190,6 +204,7 @@ bool vz_source_settle_disks(vz_migration *m, GError **err)
         vz_blockcopy_state least;
         if (!look(m, copies, &sum, &least, err))
             return false;
+        m->stats.disk_remaining_bytes = 0;
         if (least == VZ_BLOCKCOPY_CONCLUDED)
             return end_all(m, copies, err);
         if (vz_now_us() >= deadline_us)
@@ -224,6 +239,7 @@ void vz_source_stop_disks(vz_migration *m)
 {
     json_auto_t *copies = vz_disks_noted(m);
     int64_t deadline_us = vz_now_us() + STOP_DEADLINE_US;
+    m->copying_disks = false;
     for (size_t n = 0; n < json_array_size(copies); n++) {
         bool cancelled = false;
         g_autoptr(GError) none = NULL;
@@ -235,20 +251,28 @@ void vz_source_stop_disks(vz_migration *m)
     }
 }
 
+static void put_aside(vz_migration *m, const char *target, const char *path)
+{
+    g_autofree char *aside = NULL;
+    g_autoptr(GError) err = NULL;
+    if (!vz_volume_put_aside(path, m->id, &aside, &err)) {
+        vz_warn(m->id, "disk %s has moved to %s, but what is left of it here keeps its name: %s",
+                target, m->peer_name, err->message);
+        return;
+    }
+    if (aside)
+        vz_info(m->id, "disk %s has moved to %s; what is left of it here is '%s'", target,
+                m->peer_name, aside);
+}
+
 bool vz_source_put_disks_aside(vz_migration *m, GError **err)
 {
-    size_t n;
-    json_t *copy;
+    (void)err; /* a mount of the file alone, a disk that became read-only: the guest is there */
     json_auto_t *copies = vz_disks_noted(m);
-    json_array_foreach(copies, n, copy)
-    {
-        const char *path = vz_json_text(copy, "path");
-        g_autofree char *aside = NULL;
-        if (!path || !vz_volume_put_aside(path, m->id, &aside, err))
-            return false;
-        if (aside)
-            vz_info(m->id, "disk %s has moved to %s; what is left of it here is '%s'",
-                    target_of(copies, n), m->peer_name, aside);
+    for (size_t n = 0; n < json_array_size(copies); n++) {
+        const char *path = vz_json_text(json_array_get(copies, n), "path");
+        if (path)
+            put_aside(m, target_of(copies, n), path);
     }
     return true;
 }

@@ -149,13 +149,16 @@ static bool tell_identity(int directory, const char *name, json_t *reply)
     return true;
 }
 
+/* The number of its device may be another one after a start of the host, so it only counts where
+ * the birth is not known. */
 static bool is_it(int directory, const char *name, const json_t *request)
 {
-    static const char *const members[] = {"device", "inode", "born_ns"};
     json_t *found = json_object();
     bool same = tell_identity(directory, name, found);
-    for (size_t i = 0; i < G_N_ELEMENTS(members); i++)
-        same = same && number_of(found, members[i]) == number_of(request, members[i]);
+    bool born = number_of(request, "born_ns") != 0;
+    same = same && number_of(found, "inode") == number_of(request, "inode") &&
+           number_of(found, "born_ns") == number_of(request, "born_ns") &&
+           (born || number_of(found, "device") == number_of(request, "device"));
     json_decref(found);
     return same;
 }
@@ -225,19 +228,19 @@ static bool remove_either(const json_t *request, json_t *reply)
     return true;
 }
 
-/* The real file, where the path is a link to it; beside it. */
+/* Where the path is a link, the link: what it leads to has a name of its own. */
 static bool put_aside(const json_t *request, json_t *reply)
 {
-    char real[PATH_MAX];
     const char *name;
     const char *path = text_of(request, "path");
     const char *to = text_of(request, "to");
-    if (!realpath(path, real))
-        return errno == ENOENT || fail(reply, "cannot reach", path, errno);
-    vz_autofd directory = open_directory(real, &name);
     const char *to_name = strrchr(to, '/') ? strrchr(to, '/') + 1 : to;
-    if (directory < 0 || !rename_to_free(directory, name, to_name) || fsync(directory) < 0)
-        return fail(reply, "cannot rename", real, errno);
+    vz_autofd directory = open_directory(path, &name);
+    bool renamed = directory >= 0 && rename_to_free(directory, name, to_name);
+    if (!renamed && errno == ENOENT)
+        return true;
+    if (!renamed || fsync(directory) < 0)
+        return fail(reply, "cannot rename", path, errno);
     json_object_set_new(reply, "renamed", json_true());
     return true;
 }

@@ -71,9 +71,9 @@ static bool read_shape(const json_t *object, vz_volume_format format, vz_volume_
 json_t *vz_volume_shape_to_json(const vz_volume_shape *s)
 {
     json_t *object =
-        json_pack("{ss sI sI si si si}", "format", format_names[s->format], "virtual",
+        json_pack("{ss sI sI sI sI si}", "format", format_names[s->format], "virtual",
                   (json_int_t)s->virtual_bytes, "allocated", (json_int_t)s->allocated_bytes, "uid",
-                  (int)s->uid, "gid", (int)s->gid, "mode", (int)s->mode);
+                  (json_int_t)s->uid, "gid", (json_int_t)s->gid, "mode", (int)s->mode);
     if (s->format == VZ_VOLUME_RAW)
         return object;
     json_t *more = json_pack("{si si sb sb sb sb}", "cluster", (int)s->cluster_bytes, "version",
@@ -141,10 +141,10 @@ bool vz_volume_create(const char *path, const char *job, unsigned number_of_it,
                       const vz_volume_shape *s, json_t **ret_created, GError **err)
 {
     json_t *created = vz_volume_expected(path, job, number_of_it);
-    json_t *request = json_pack("{sI sI si si si}", "bytes",
+    json_t *request = json_pack("{sI sI sI sI si}", "bytes",
                                 (json_int_t)(s->format == VZ_VOLUME_RAW ? s->virtual_bytes : 0),
-                                "needs", (json_int_t)s->allocated_bytes, "uid", (int)s->uid, "gid",
-                                (int)s->gid, "mode", (int)s->mode);
+                                "needs", (json_int_t)s->allocated_bytes, "uid", (json_int_t)s->uid,
+                                "gid", (json_int_t)s->gid, "mode", (int)s->mode);
     json_object_update(request, created);
     json_t *reply = probe("create", request, err);
     bool fits = reply && truth(reply, "fits");

@@ -241,6 +241,46 @@ class DisksTest(unittest.TestCase):
         self.expect_undone(guest, path, before)
         self.there_and_back(guest, path, "raw", "--p2p")
 
+    def test_takes_longer_than_a_client_may(self):
+        """While its disk comes the destination does not miss the memory that is to follow."""
+        config = inside(scene.b, "/etc/virtvz/virtvzd.conf")
+        before = config.read_text()
+        guest, _ = self.make("long")
+        try:
+            config.write_text(before + "phase_timeout = 2\n")
+            scene.b.daemon("restart")
+            with guest.unharmed():
+                process = self.begin(guest, "--p2p")
+                eventually("it has taken longer", lambda: self.copied(process) > 12, 30)
+                virsh(scene.a, "migrate-setspeed", guest.name, "1000")
+                out, err = process.communicate(timeout=10)
+                self.assertEqual(process.returncode, 0, out + err)
+            guest.expect_on(scene.b)
+        finally:
+            config.write_text(before)
+            scene.b.daemon("restart")
+
+    @tap.long
+    def test_other_ways(self):
+        """Through the other daemon alone; beside a direct stream; with post-copy; a guest that stands still."""
+        for words in (("--p2p", "--tunnelled"), ("--parallel", "--parallel-connections", "2"), ("--auto-converge",)):
+            with self.subTest(words=words):
+                self.there_and_back(*self.make("ways"), "raw", *words)
+            self.doCleanups()
+        guest, path = self.make("coma")
+        with guest.unharmed():
+            virsh(scene.a, "migrate", "--p2p", *MOVE, "--postcopy", "--postcopy-after-precopy", guest.name,
+                  scene.uri(scene.b))
+            guest.expect_on(scene.b)
+            virsh(scene.b, "migrate", "--p2p", *MOVE, guest.name, scene.uri(scene.a))
+        with guest.unharmed():
+            virsh(scene.a, "migrate", "--p2p", "--persistent", "--undefinesource", guest.name, scene.uri(scene.b))
+        guest.expect_on(scene.b)
+        done = scene.b.run("vz", "migrate", "--json", "--direct-stream", guest.name, scene.a.address, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        guest.expect_on(scene.a)
+        self.assertTrue(inside(scene.a, path).exists())
+
     def test_destination_fills_up(self):
         guest, path = self.make("filled")
         with guest.unharmed(gap_ms=1000):

@@ -15,7 +15,7 @@
 
 #define JOB   "7d0f2d6e-0000-4000-8000-000000000001"
 #define MIB   ((uint64_t)1 << 20)
-#define OWNER 12345
+#define OWNER 3000000000u /* more than an int holds */
 
 static char *top;
 
