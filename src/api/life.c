@@ -72,7 +72,10 @@ static void destroy_now(vz_domain *domain, void *data)
 {
     destruction *d = data;
     GError *err = NULL;
-    if (vz_life_destroy(domain, d->graceful, &err))
+    g_autoptr(vz_snapshot) s = vz_domain_snapshot(domain);
+    /* Its job has ended it, or it did so itself; not where it runs on another host now. */
+    bool ended = !vz_snapshot_active(s) && s->reason != VZ_SHUTOFF_MIGRATED;
+    if (ended || vz_life_destroy(domain, d->graceful, &err))
         vz_call_reply(d->call, NULL);
     else
         vz_call_fail(d->call, err);

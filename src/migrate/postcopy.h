@@ -47,6 +47,9 @@ bool vz_source_await_postcopy_channels(vz_migration *m, GError **err);
 /* The step serve-pages. true: all have come; or they never will (m->pages_lost). */
 bool vz_source_serve_pages(vz_migration *m, GError **err);
 
+/* The operator gives up the pages that have not come, as when the destination's host is gone for
+ * good: the step ends, and with it the guest. */
+void vz_source_drop_pages(vz_migration *m);
 /* POSTCOPY_RESUME: connects the domain's post-copy again; true: pages flow. */
 bool vz_source_resume_postcopy(vz_migration *m, GError **err);
 /* The job of the domain, if it is in post-copy. A reference, or NULL with OPERATION_INVALID. */

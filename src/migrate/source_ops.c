@@ -105,6 +105,11 @@ static bool op_destroy(vz_domain *domain, void *job, GError **err)
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(domain);
     if (vz_migration_offline(m) && !vz_snapshot_check_active(snapshot, err))
         return false;
+    if (m->switched && m->saga.pivoted && snapshot->state == VZ_STATE_PAUSED &&
+        snapshot->reason == VZ_PAUSED_POSTCOPY_FAILED) {
+        vz_source_drop_pages(m);
+        return true;
+    }
     if (vz_journal_state(m->journal) == VZ_RECORD_RELEASED)
         return vz_fail(
             err, VZ_ERR_OPERATION_INVALID,

@@ -240,6 +240,8 @@ static bool has_failed(vz_migration *m, vz_memory_status status, bool *ret_over,
 static bool round_of(vz_migration *m, watch *w, bool *ret_over, GError **err)
 {
     vz_memory_status status = VZ_MEMORY_NONE;
+    if (m->pages_lost)
+        return *ret_over = true;
     if (m->guest_died)
         return *ret_over = lose(m, "QEMU ended on the source before all of its memory had gone");
     if (!vz_source_look(m, &status, "post-copy", err))
@@ -275,6 +277,14 @@ bool vz_source_serve_pages(vz_migration *m, GError **err)
             VZ_WAIT_CANCELLED)
             return vz_migration_fail_aborted(m, err);
     }
+}
+
+void vz_source_drop_pages(vz_migration *m)
+{
+    lose(m, "its copy on the source was destroyed while pages of it were needed");
+    m->memory_event = true;
+    if (!m->busy)
+        vz_source_settle_later(m);
 }
 
 /* --- by call --- */

@@ -202,6 +202,28 @@ class Faults(PostCopy):
             eventually("it goes on", lambda: state(self.there) != "running (post-copy failed)", 90)
             self.succeed(process)
 
+    @tap.long
+    def test_destination_is_gone_for_good(self):
+        """Only then the source's part can be destroyed; the guest is lost, and both say so."""
+        process = self.begin()
+        self.switch(process)
+        eventually("Finish has been answered", lambda: self.phase() == "post-copy", 20)
+        refused = virsh(self.here, "destroy", worker.name, check=False)
+        self.assertIn("has been let go", refused.stderr)
+        self.there.link("down")
+        try:
+            eventually("it is broken", lambda: state(self.here) == "paused (post-copy failed)", 60)
+            virsh(self.here, "destroy", worker.name)
+            _, err = process.communicate(timeout=60)
+            self.assertIn("the guest is lost", err)
+            eventually("it has ended", lambda: worker.state(self.here) in (None, "shut off"), 30)
+        finally:
+            self.there.link("up")
+            virsh(self.there, "destroy", worker.name, check=False)
+            for host in (self.here, self.there):
+                virsh(host, "undefine", worker.name, check=False)
+            worker.start(self.there)
+
     def kill_daemon(self, host):
         with worker.unharmed():
             process = self.begin()
