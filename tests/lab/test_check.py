@@ -161,7 +161,8 @@ class Findings(CheckTest):
         self.assertTrue(plan["live"])
         self.assertEqual({one["word"]: one["why"] for one in plan["options"]}, {
             "live": "default", "p2p": "default", "persistent": "default", "undefinesource": "default",
-            "change-protection": "always", "tls": "always"})
+            "change-protection": "always", "tls": "always", "migrate-disks-detect-zeroes": "always",
+            "migrate-disks-target-zero": "always"})
         text = self.a.out("vz", "check", worker.name, self.b.name, "--bandwidth", "20")
         for word in ("worker would move from hosta to hostb", "shared, proved", "bandwidth (asked for)",
                      "20.0 MiB/s: the bandwidth that is allowed", "encrypted"):
@@ -396,6 +397,7 @@ class Findings(CheckTest):
     def test_all_at_once(self):
         """One error says all: bridge, name, CPU and disk."""
         self.images()
+        self.sh(self.b, "truncate -s 16M /images/odd.img")  # else the disk would be copied
         self.sh(self.a, "ip link add brx type bridge && ip link set brx up")
         for host in (self.a, self.b):
             self.addCleanup(host.run, "ip", "link", "del", "brx", check=False)
