@@ -1,18 +1,19 @@
 """make bench: the same guests moved by libvirt and by virtvz, in one lab, in turns.
 
-For each guest (light, busy) and link (unshaped, 1gbit) everybody who can move a guest does so once a round,
+For each guest (light, busy, and disk: busy with a disk of its host's own) and link (unshaped, 1gbit) everybody who can move a guest does so once a round,
 VZ_BENCH_N rounds. Guests that are not moving are paused, so nothing competes. Measured per move:
 
     wall_ms   what the user waits: from the start of the client to its end
     gap_ms    the longest silence of the guest as a third host hears it (beats come every 10 ms)
     wire_mb   bytes through the source's cable, both ways, in 10^6
     cpu_s     what all processors of this machine did meanwhile, the guest's own work included
+    disk_mb   of a guest whose disk is copied: what its new image takes of the file system, in 10^6
 
 It prints min/median/max and the ratio of medians (below 1: virtvz needs less), and writes
 build/bench.json. Environment:
 
     VZ_BENCH_N        rounds, 5
-    VZ_BENCH_GUESTS   light,busy
+    VZ_BENCH_GUESTS   light,busy,disk
     VZ_BENCH_RATES    none,1gbit
     VZ_BENCH_MOVERS   of MOVERS below; the first of those of libvirt is what ratios refer to
     VZ_BENCH_IDLE_S   how long to wait for an idle machine before each move, 30
@@ -20,6 +21,7 @@ build/bench.json. Environment:
 Needs root, and the machine for itself: a move that began while it was busy is marked and counted.
 """
 
+import glob
 import json
 import os
 import pathlib
@@ -44,6 +46,9 @@ WORDS = ("--live", "--persistent", "--undefinesource")
 GUESTS = {
     "light": {"memory_mib": 192, "words": "vz.mem=32 vz.dirty=2"},
     "busy": {"memory_mib": 512, "words": "vz.mem=300 vz.hot=100 vz.dirty=20"},
+    # libvirt is told to copy it, onto a sparse file that is made for it before; virtvz is told nothing.
+    "disk": {"memory_mib": 512, "words": "vz.mem=300 vz.hot=100 vz.dirty=20", "disk_mib": 1024,
+             "filled_mib": 300},
 }
 
 
@@ -67,7 +72,8 @@ MOVERS = {
     "virtvz managed": (VZ, virsh(VZ), virtvz_uri),
     "virtvz vz": (VZ, lambda guest, there, to: ["vz", "migrate", guest, there.name], virtvz_uri),
 }
-MEASURES = (("wall_ms", "%.0f"), ("gap_ms", "%.0f"), ("wire_mb", "%.1f"), ("cpu_s", "%.2f"))
+MEASURES = (("wall_ms", "%.0f"), ("gap_ms", "%.0f"), ("wire_mb", "%.1f"), ("cpu_s", "%.2f"),
+            ("disk_mb", "%.0f"))
 
 
 def chosen(variable, known):
@@ -121,11 +127,32 @@ class Traveller:
     def __init__(self, scene, kind, uri):
         self.scene, self.uri = scene, uri
         number = "%s%s" % (kind, "l" if uri == QEMU else "v")
-        self.guest = scene.guest(number, GUESTS[kind]["words"], memory_mib=GUESTS[kind]["memory_mib"])
+        self.disk_mib = GUESTS[kind].get("disk_mib", 0)
+        self.image = "/local/%s.img" % number if self.disk_mib else None
+        self.guest = scene.guest(number, GUESTS[kind]["words"], memory_mib=GUESTS[kind]["memory_mib"],
+                                 disk=self.image or False)
         self.here, self.there = scene.a, scene.b
+        if self.image:
+            self.fill(GUESTS[kind]["filled_mib"])
         if uri == QEMU:
             text = self.guest.xml.replace("<domain type='vz'>", "<domain type='qemu'>")
             scene.a.path(self.guest.file).write_text(text)
+
+    def fill(self, mib):
+        """From the middle on, where the guest does not come to write."""
+        with open(self.here.path(self.image), "r+b") as file:
+            file.truncate(self.disk_mib << 20)
+            file.seek(self.disk_mib << 19)
+            for _ in range(mib):
+                file.write(os.urandom(1 << 20))
+
+    def make_room(self):
+        """What earlier moves left is gone; for libvirt there is an image to write to."""
+        for left in glob.glob(str(self.there.path(self.image)) + "*"):
+            os.unlink(left)
+        if self.uri == QEMU:
+            with open(self.there.path(self.image), "wb") as file:
+                file.truncate(self.disk_mib << 20)
 
     def virsh(self, *words):
         return self.here.out("virsh", "-c", self.uri, *words, timeout=MOVE_TIMEOUT_S)
@@ -139,6 +166,9 @@ class Traveller:
     def end(self):
         self.virsh("destroy", self.guest.name)
         self.virsh("undefine", self.guest.name)
+        for host in (self.here, self.there) if self.image else ():
+            for left in glob.glob(str(host.path(self.image)) + "*"):
+                os.unlink(left)
 
     def wait_for_beats(self, timeout_s=90):
         mark = "wait"
@@ -149,6 +179,8 @@ class Traveller:
     def move(self, mover):
         """One move there, measured."""
         _, words, to = MOVERS[mover]
+        if self.image:
+            self.make_room()
         idle = wait_for_idle()
         self.virsh("resume", self.guest.name)
         self.wait_for_beats()
@@ -156,6 +188,8 @@ class Traveller:
         mark = "move"
         self.scene.observe("mark", mark)
         argv = words(self.guest.name, self.there, to)
+        if self.image and self.uri == QEMU:
+            argv.insert(argv.index("migrate") + 1, "--copy-storage-all")
         wire, processor = sum(self.here.wire_bytes()), processor_times()[0]
         began = time.monotonic()
         self.here.run(*argv, timeout=MOVE_TIMEOUT_S)
@@ -173,7 +207,8 @@ class Traveller:
         if report["problems"]:
             raise AssertionError("%s, moved by %s: %s" % (self.guest.name, mover, report["problems"]))
         self.virsh("suspend", self.guest.name)
-        return {"wall_ms": wall * 1000, "gap_ms": report["longest_gap_ms"], "wire_mb": wire / 1e6,
+        disk = os.stat(self.here.path(self.image)).st_blocks * 512 if self.image else 0
+        return {"disk_mb": disk / 1e6, "wall_ms": wall * 1000, "gap_ms": report["longest_gap_ms"], "wire_mb": wire / 1e6,
                 "cpu_s": processor, "busy_before": round(idle, 2)}
 
 
@@ -194,14 +229,15 @@ def summary(runs, key):
 def table(kind, rate, results):
     """Prints one guest on one link; returns it for the file."""
     first = next(iter(results))
+    measures = [one for one in MEASURES if one[0] != "disk_mb" or "disk_mib" in GUESTS[kind]]
     print("\n%s guest (%d MiB, %s), link %s, n = %d" % (
         kind, GUESTS[kind]["memory_mib"], GUESTS[kind]["words"], "unshaped" if rate == "none" else rate,
         len(results[first])))
-    print("%-16s" % "min/median/max" + "".join("%26s" % key for key, _ in MEASURES))
+    print("%-16s" % "min/median/max" + "".join("%26s" % key for key, _ in measures))
     record = {}
     for mover, runs in results.items():
         cells, record[mover] = "", {"runs": runs}
-        for key, form in MEASURES:
+        for key, form in measures:
             record[mover][key] = one = summary(runs, key)
             one["ratio"] = one["median"] / (record[first][key]["median"] or 1)
             text = "/".join(form % one[word] for word in ("min", "median", "max"))
