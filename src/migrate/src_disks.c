@@ -34,13 +34,14 @@ bool vz_source_note_copies(vz_migration *m, GError **err)
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
     const vz_def *def = vz_migration_subject(m, snapshot);
     json_auto_t *copies = json_array();
+    bool remove = vz_options_has(m->options, VZ_OPTION_REMOVE_SOURCE_DISKS);
     json_array_foreach(m->disks_answered, i, answer)
     {
         const char *target = vz_json_text(answer, "target");
         const vz_def_disk *disk = vz_def_disk_find(def, target);
         if (disk && json_is_true(json_object_get(answer, "copy")))
-            json_array_append_new(copies,
-                                  json_pack("{ss ss}", "target", target, "path", disk->path));
+            json_array_append_new(copies, json_pack("{ss ss sb}", "target", target, "path",
+                                                    disk->path, "remove", remove));
     }
     return json_array_size(copies) == 0 || vz_disks_note(m, copies, err);
 }
@@ -136,6 +137,8 @@ static bool await_ready(vz_migration *m, const json_t *copies, GError **err)
         if (!look(m, copies, &sum, &least, err))
             return false;
         show_progress(m, &sum, began_us);
+        if (least >= VZ_BLOCKCOPY_READY)
+            m->stats.disk_bytes_s = 0; /* what follows is memory's */
         vz_migration_publish(m, "disks");
         if (least >= VZ_BLOCKCOPY_READY)
             return true;
@@ -157,6 +160,8 @@ bool vz_source_copy_disks(vz_migration *m, GError **err)
         if (!start_copy(m, copies, n, cap / n_copies, err))
             return false;
     m->copying_disks = true;
+    if (n_copies > 0) /* all of it is to follow, or a bar would be full when the disks are there */
+        m->stats.memory_total_bytes = m->stats.memory_remaining_bytes = snapshot->live->ram_bytes;
     return n_copies == 0 || await_ready(m, copies, err);
 }
 
@@ -251,8 +256,10 @@ void vz_source_stop_disks(vz_migration *m)
     }
 }
 
-static void put_aside(vz_migration *m, const char *target, const char *path)
+static void put_aside(vz_migration *m, const json_t *copy)
 {
+    const char *target = vz_json_text(copy, "target");
+    const char *path = vz_json_text(copy, "path");
     g_autofree char *aside = NULL;
     g_autoptr(GError) err = NULL;
     if (!vz_volume_put_aside(path, m->id, &aside, &err)) {
@@ -260,19 +267,19 @@ static void put_aside(vz_migration *m, const char *target, const char *path)
                 target, m->peer_name, err->message);
         return;
     }
+    bool remove = json_is_true(json_object_get(copy, "remove"));
     if (aside)
-        vz_info(m->id, "disk %s has moved to %s; what is left of it here is '%s'", target,
-                m->peer_name, aside);
+        vz_info(m->id, "disk %s has moved to %s; what is left of it here is '%s'%s", target,
+                m->peer_name, aside, remove ? ", and is removed" : "");
+    if (remove)
+        vz_volume_remove_aside(path, m->id);
 }
 
 bool vz_source_put_disks_aside(vz_migration *m, GError **err)
 {
     (void)err; /* a mount of the file alone, a disk that became read-only: the guest is there */
     json_auto_t *copies = vz_disks_noted(m);
-    for (size_t n = 0; n < json_array_size(copies); n++) {
-        const char *path = vz_json_text(json_array_get(copies, n), "path");
-        if (path)
-            put_aside(m, target_of(copies, n), path);
-    }
+    for (size_t n = 0; n < json_array_size(copies); n++)
+        put_aside(m, json_array_get(copies, n));
     return true;
 }

@@ -188,6 +188,15 @@ void vz_volume_remove(const json_t *created)
     g_autoptr(GError) err = NULL;
     json_t *reply = probe("remove", json_deep_copy(created), &err);
     if (!reply)
-        vz_warn(NULL, "an image that a migration made is left behind: %s", err->message);
+        vz_warn(NULL, "an image is left behind: %s", err->message);
     json_decref(reply);
+}
+
+void vz_volume_remove_aside(const char *path, const char *job)
+{
+    g_autofree char *name = g_path_get_basename(path);
+    json_t *aside =
+        json_pack("{ss so}", "path", path, "name", json_sprintf("%s.migrated-%s", name, job));
+    vz_volume_remove(aside);
+    json_decref(aside);
 }

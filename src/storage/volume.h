@@ -65,6 +65,8 @@ void vz_volume_remove(const json_t *created);
 /* What has been copied away: PATH becomes PATH.migrated-JOB. *ret_aside: that name; NULL: it has it
  * already, or nothing is there. Caller frees. Idempotent. */
 bool vz_volume_put_aside(const char *path, const char *job, char **ret_aside, GError **err);
+/* Removes what was put aside. Idempotent; logged. */
+void vz_volume_remove_aside(const char *path, const char *job);
 /* For a record that was written before `create` was called: only the name that it would have had.
  */
 json_t *vz_volume_expected(const char *path, const char *job, unsigned number);

@@ -135,6 +135,15 @@ class DisksTest(unittest.TestCase):
     def test_raw(self):
         self.there_and_back(*self.make("raw"), "raw", "--p2p")
 
+    def test_source_is_removed(self):
+        guest, path = self.make("removed")
+        with guest.unharmed():
+            done = scene.a.run("vz", "migrate", "--remove-source-disks", guest.name, scene.b.name, check=False)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        guest.expect_on(scene.b)
+        self.assertEqual(self.files(scene.a), [])
+        self.assertTrue(inside(scene.b, path).exists())
+
     def test_qcow2_managed(self):
         self.there_and_back(*self.make("qcow2", "qcow2", "cluster_size=128k,lazy_refcounts=on"), "qcow2")
 
