@@ -72,8 +72,11 @@ static void show_disks(FILE *out, const json_t *disks)
     json_array_foreach((json_t *)(uintptr_t)disks, i, disk)
     {
         g_autofree char *bytes = vz_format_bytes(number_of(disk, "bytes"));
-        g_autofree char *copied =
-            g_strdup_printf("proved not to be shared; a new image there, and %s are copied", bytes);
+        g_autofree char *copied = g_strdup_printf("proved not to be shared; %s, and %s are copied",
+                                                  json_is_true(json_object_get(disk, "over"))
+                                                      ? "the image there is written over"
+                                                      : "a new image there",
+                                                  bytes);
         const char *how = json_is_true(json_object_get(disk, "copy")) ? copied
                           : json_is_true(json_object_get(disk, "shared"))
                               ? "shared, proved by notes that each host wrote and the other read; "

@@ -352,6 +352,8 @@ static json_t *disk_of(const checking *c, const vz_def_disk *disk)
                             !copy && seen_back(c, disk->target), "copy", copy);
     if (copy)
         json_object_set(one, "bytes", json_object_get(answer, "bytes"));
+    if (copy)
+        json_object_set(one, "over", json_object_get(answer, "over"));
     return one;
 }
 

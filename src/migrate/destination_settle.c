@@ -171,13 +171,6 @@ static void dissolve(vz_domain *domain, void *data)
                                                   : "the source was told that the move is off");
 }
 
-/* It may have run here, and then there is no other copy of what it wrote. */
-static void take_away(vz_migration *m)
-{
-    vz_destination_put_disks_aside(m);
-    vz_destination_give_up(m, "the source's operator has taken the guest back");
-}
-
 /* The source's operator took the guest back: what arrived here, running or not, goes away. */
 static void condemn(vz_domain *domain, void *data)
 {
@@ -186,7 +179,7 @@ static void condemn(vz_domain *domain, void *data)
     if (!m->domain && !vz_migration_attach(m, domain, &vz_destination_ops, &err))
         vz_error(m->id, "'%s' cannot be taken away: %s", vz_domain_name(domain), err->message);
     else
-        take_away(m);
+        vz_destination_give_up(m, "the source's operator has taken the guest back");
 }
 
 static void finish_alone(vz_domain *domain, void *data)
@@ -250,10 +243,12 @@ void vz_destination_dissolve(vz_migration *m)
 void vz_destination_condemn(vz_migration *m)
 {
     g_autoptr(vz_domain) domain = find_domain(m);
-    if (!domain)
-        g_atomic_int_set(&m->dissolved, 1);
-    else
+    if (domain) {
         post(m, domain, VZ_TASK_NORMAL, condemn);
+        return;
+    }
+    vz_destination_remove_disks(m);
+    g_atomic_int_set(&m->dissolved, 1);
 }
 
 bool vz_destination_go_on_alone(vz_migration *m, bool switched)
@@ -337,8 +332,8 @@ static void recover_without_guest(vz_migration *m)
         return;
     }
     if (vz_journal_state(m->journal) == VZ_RECORD_ABORTED) {
+        vz_destination_give_leases_back(m); /* which look for the images */
         vz_destination_remove_disks(m);
-        vz_destination_give_leases_back(m);
         vz_trail_call_off(m);
     }
     g_atomic_int_set(&m->dissolved, 1);

@@ -36,6 +36,10 @@ bool vz_disks_note(vz_migration *m, const json_t *copies, GError **err);
 /* Notes which are to be copied, for what has to know that after a restart. */
 bool vz_source_note_copies(vz_migration *m, GError **err);
 bool vz_source_copy_disks(vz_migration *m, GError **err);
+/* While memory is copied: none of them has failed. */
+bool vz_source_check_disks(vz_migration *m, GError **err);
+/* Before QEMU is told to go on with its guest: what waits for the other host waits no more. */
+void vz_source_cut_disks(vz_migration *m);
 /* Of copies that are going on; from within a wait. */
 bool vz_source_set_disks_speed(vz_migration *m, uint64_t bytes_s, GError **err);
 /* Its undo: no job is left in QEMU. */
@@ -52,11 +56,10 @@ bool vz_source_probe_again(vz_migration *m, int64_t *next_probe_us, GError **err
 /* --- destination: dst_disks.c; steps, and parts of them --- */
 
 bool vz_destination_create_disks(vz_migration *m, GError **err);
-/* Its undo: what this job made, and nothing else. */
+/* Its undo: what this job made, and nothing else; where the guest may have run here, it gets
+ * another name, for there is no other copy of what it wrote. The domain may be gone; blocks. */
 void vz_destination_remove_disks(vz_migration *m);
 /* Of the step open-door; the carrier is there. */
 bool vz_destination_serve_disks(vz_migration *m, GError **err);
-/* Instead of it, where the guest may have run here: they get other names, too. */
-void vz_destination_put_disks_aside(vz_migration *m);
 /* Before the guest is loaded: nothing comes any more. Idempotent. */
 bool vz_destination_close_disks(vz_migration *m, GError **err);

@@ -139,28 +139,29 @@ bool vz_destination_create_disks(vz_migration *m, GError **err)
     return true;
 }
 
+static void put_aside(vz_migration *m, const json_t *copy)
+{
+    g_autofree char *aside = NULL;
+    g_autoptr(GError) err = NULL;
+    const char *path = vz_json_text(copy, "path");
+    if (!vz_volume_put_aside(path, m->id, json_object_get(copy, "inode"), &aside, &err))
+        vz_warn(m->id, "'%s' keeps its name: %s", path, err->message);
+    else if (aside)
+        vz_warn(m->id, "what the guest may have written here is in '%s'", aside);
+}
+
 void vz_destination_remove_disks(vz_migration *m)
 {
     size_t n;
     json_t *copy;
     json_auto_t *copies = vz_disks_noted(m);
-    json_array_foreach(copies, n, copy) if (!is_over(copy)) vz_volume_remove(copy);
-}
-
-void vz_destination_put_disks_aside(vz_migration *m)
-{
-    size_t n;
-    json_t *copy;
-    json_auto_t *copies = vz_disks_noted(m);
+    g_autofree char *ran = vz_journal_get(m->journal, VZ_NOTE_MAY_HAVE_RUN);
     json_array_foreach(copies, n, copy)
     {
-        g_autofree char *aside = NULL;
-        g_autoptr(GError) err = NULL;
-        const char *path = vz_json_text(copy, "path");
-        if (!vz_volume_put_aside(path, m->id, &aside, &err))
-            vz_warn(m->id, "'%s' keeps its name: %s", path, err->message);
-        else if (aside)
-            vz_warn(m->id, "what the guest may have written here is in '%s'", aside);
+        if (ran)
+            put_aside(m, copy);
+        else if (!is_over(copy))
+            vz_volume_remove(copy);
     }
 }
 
@@ -206,8 +207,8 @@ bool vz_destination_close_disks(vz_migration *m, GError **err)
     vz_qemu *qemu = vz_migration_qemu(m, err);
     if (!qemu || !vz_blockcopy_stop_serving(vz_qemu_qmp(qemu), err))
         return false;
-    json_array_foreach(copies, n, copy) if (!vz_blockcopy_end_export(vz_qemu_qmp(qemu),
-                                                                     vz_json_text(copy, "target"),
-                                                                     err)) return false;
+    json_array_foreach(copies, n, copy) if (!vz_blockcopy_remove_node(vz_qemu_qmp(qemu),
+                                                                      vz_json_text(copy, "target"),
+                                                                      err)) return false;
     return true;
 }

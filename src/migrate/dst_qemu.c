@@ -238,8 +238,11 @@ static bool start_guest(vz_migration *m, GError **err)
     if (qemu && !vz_qemu_alive(qemu))
         return vz_fail(err, VZ_ERR_OPERATION_FAILED, "the QEMU of domain '%s' has just ended",
                        vz_domain_name(m->domain));
-    if (!qemu || (record == VZ_RECORD_COMMITTED &&
-                  !vz_journal_advance(m->journal, VZ_RECORD_START_ATTEMPTED, err)))
+    if (!qemu ||
+        (record == VZ_RECORD_COMMITTED && !vz_migration_note(m, VZ_NOTE_MAY_HAVE_RUN, "yes", err)))
+        return false;
+    if ((record == VZ_RECORD_COMMITTED &&
+         !vz_journal_advance(m->journal, VZ_RECORD_START_ATTEMPTED, err)))
         return false;
     if (m->run_on_arrival && !vz_qemu_cont(qemu, err))
         return false;

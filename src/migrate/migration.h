@@ -42,8 +42,9 @@ enum {
 #define VZ_NOTE_RELEASE          "release"
 #define VZ_NOTE_RESOLVED         "resolved" /* the operator's decision, and what was known then */
 #define VZ_NOTE_FACTS            "facts"
-#define VZ_NOTE_LEASES           "leases" /* images, a JSON array */
-#define VZ_NOTE_COPIES           "copies" /* disks.h; of each side its own */
+#define VZ_NOTE_LEASES           "leases"       /* images, a JSON array */
+#define VZ_NOTE_MAY_HAVE_RUN     "may-have-run" /* destination, before it is tried */
+#define VZ_NOTE_COPIES           "copies"       /* disks.h; of each side its own */
 #define VZ_NOTE_PEER_NAME        "peer-name"
 #define VZ_NOTE_PEER_FINGERPRINT "peer-fingerprint"
 #define VZ_NOTE_PEER_UUID        "peer-uuid"

@@ -257,7 +257,8 @@ void vz_source_recover(vz_migration *m)
     g_autoptr(vz_domain) domain =
         vz_table_find_uuid(vz_migrate_settings(m->service)->table, uuid, NULL, &none);
     if (!needs_actor(m, domain)) {
-        if (m->saga.pivoted)
+        if (m->saga.pivoted && vz_journal_state(m->journal) != VZ_RECORD_ENDED &&
+            !vz_journal_step_done(m->journal, "put-aside"))
             vz_source_put_disks_aside(m, NULL);
         vz_migration_stop_carrier(m);
         if (m->disks_offered)

@@ -39,9 +39,11 @@ bool vz_source_note_copies(vz_migration *m, GError **err)
     {
         const char *target = vz_json_text(answer, "target");
         const vz_def_disk *disk = vz_def_disk_find(def, target);
+        const json_t *image = json_object_get(vz_identify_find(m->disks_offered, target), "image");
         if (disk && json_is_true(json_object_get(answer, "copy")))
-            json_array_append_new(copies, json_pack("{ss ss sb}", "target", target, "path",
-                                                    disk->path, "remove", remove));
+            json_array_append_new(copies, json_pack("{ss ss sb sO*}", "target", target, "path",
+                                                    disk->path, "remove", remove, "inode",
+                                                    json_object_get(image, "inode")));
     }
     return json_array_size(copies) == 0 || vz_disks_note(m, copies, err);
 }
@@ -118,7 +120,7 @@ static bool look(vz_migration *m, const json_t *copies, vz_blockcopy_progress *r
         vz_qemu *qemu = vz_migration_qemu(m, err);
         if (!qemu || !vz_blockcopy_query(vz_qemu_qmp(qemu), target_of(copies, n), &p, err))
             return false;
-        if (p.state == VZ_BLOCKCOPY_FAILED)
+        if (p.state == VZ_BLOCKCOPY_FAILED || p.state == VZ_BLOCKCOPY_NONE)
             return fail_copy(target_of(copies, n), &p, err);
         ret_sum->done_bytes += p.done_bytes;
         ret_sum->total_bytes += p.total_bytes;
@@ -165,6 +167,21 @@ bool vz_source_copy_disks(vz_migration *m, GError **err)
     return n_copies == 0 || await_ready(m, copies, err);
 }
 
+bool vz_source_check_disks(vz_migration *m, GError **err)
+{
+    vz_blockcopy_progress sum;
+    vz_blockcopy_state least;
+    json_auto_t *copies = vz_disks_noted(m);
+    if (!m->copying_disks || json_array_size(copies) == 0)
+        return true;
+    if (!look(m, copies, &sum, &least, err))
+        return false;
+    m->stats.disk_total_bytes = sum.total_bytes;
+    m->stats.disk_processed_bytes = sum.done_bytes;
+    m->stats.disk_remaining_bytes = sum.total_bytes - MIN(sum.done_bytes, sum.total_bytes);
+    return true;
+}
+
 bool vz_source_set_disks_speed(vz_migration *m, uint64_t bytes_s, GError **err)
 {
     json_auto_t *copies = vz_disks_noted(m);
@@ -199,9 +216,11 @@ bool vz_source_settle_disks(vz_migration *m, GError **err)
         vz_qemu *qemu = vz_migration_qemu(m, err);
         if (!qemu || !vz_blockcopy_query(vz_qemu_qmp(qemu), target_of(copies, n), &p, err))
             return false;
-        if (p.state == VZ_BLOCKCOPY_FAILED)
+        if (p.state == VZ_BLOCKCOPY_FAILED || p.state == VZ_BLOCKCOPY_NONE)
             return fail_copy(target_of(copies, n), &p, err);
-        if (!vz_blockcopy_finish(vz_qemu_qmp(qemu), target_of(copies, n), err))
+        /* The guest stands still for what is left. */
+        if (!vz_blockcopy_set_speed(vz_qemu_qmp(qemu), target_of(copies, n), 0, err) ||
+            !vz_blockcopy_finish(vz_qemu_qmp(qemu), target_of(copies, n), err))
             return false;
     }
     while (json_array_size(copies) > 0) {
@@ -227,22 +246,30 @@ static bool stop_one(vz_qmp *qmp, const char *target, bool *cancelled)
 {
     vz_blockcopy_progress p;
     g_autoptr(GError) err = NULL;
-    if (!vz_blockcopy_query(qmp, target, &p, &err))
+    bool asked = vz_blockcopy_query(qmp, target, &p, &err);
+    if (asked && p.state == VZ_BLOCKCOPY_NONE && vz_blockcopy_remove_node(qmp, target, &err))
         return true;
-    if (p.state >= VZ_BLOCKCOPY_CONCLUDED) {
-        if (!vz_blockcopy_end(qmp, target, &err))
-            vz_warn(target, "ending its copy: %s", err->message);
+    if (asked && (p.state == VZ_BLOCKCOPY_CONCLUDED || p.state == VZ_BLOCKCOPY_FAILED) &&
+        vz_blockcopy_end(qmp, target, &err))
         return true;
-    }
-    if (!*cancelled && !vz_blockcopy_cancel(qmp, target, &err))
-        vz_warn(target, "cancelling its copy: %s", err->message);
-    *cancelled = true;
+    if (asked && p.state < VZ_BLOCKCOPY_CONCLUDED && !*cancelled)
+        *cancelled = vz_blockcopy_cancel(qmp, target, &err);
+    if (err)
+        vz_warn(target, "ending its copy: %s", err->message);
     return false;
+}
+
+void vz_source_cut_disks(vz_migration *m)
+{
+    json_auto_t *copies = vz_disks_noted(m);
+    for (size_t n = 0; m->carrier && n < json_array_size(copies); n++)
+        vz_carrier_abort(m->carrier, VZ_PURPOSE_DISK, (uint16_t)n);
 }
 
 void vz_source_stop_disks(vz_migration *m)
 {
     json_auto_t *copies = vz_disks_noted(m);
+    vz_source_cut_disks(m);
     int64_t deadline_us = vz_now_us() + STOP_DEADLINE_US;
     m->copying_disks = false;
     for (size_t n = 0; n < json_array_size(copies); n++) {
@@ -262,16 +289,18 @@ static void put_aside(vz_migration *m, const json_t *copy)
     const char *path = vz_json_text(copy, "path");
     g_autofree char *aside = NULL;
     g_autoptr(GError) err = NULL;
-    if (!vz_volume_put_aside(path, m->id, &aside, &err)) {
+    if (!vz_volume_put_aside(path, m->id, json_object_get(copy, "inode"), &aside, &err)) {
         vz_warn(m->id, "disk %s has moved to %s, but what is left of it here keeps its name: %s",
                 target, m->peer_name, err->message);
         return;
     }
-    bool remove = json_is_true(json_object_get(copy, "remove"));
+    /* Never by the operator's word alone, nor what may be the last of a guest that was lost. */
+    g_autofree char *resolved = vz_journal_get(m->journal, VZ_NOTE_RESOLVED);
+    bool remove = json_is_true(json_object_get(copy, "remove")) && !resolved && !m->pages_lost;
     if (aside)
         vz_info(m->id, "disk %s has moved to %s; what is left of it here is '%s'%s", target,
                 m->peer_name, aside, remove ? ", and is removed" : "");
-    if (remove)
+    if (aside && remove)
         vz_volume_remove_aside(path, m->id);
 }
 

@@ -315,7 +315,8 @@ static bool copy_memory(vz_migration *m, GError **err)
         return false;
     for (;;) {
         vz_memory_status status;
-        if (!vz_source_look(m, &status, "memory", err) || !vz_source_open_channels(m, err))
+        if (!vz_source_look(m, &status, "memory", err) || !vz_source_open_channels(m, err) ||
+            !vz_source_check_disks(m, err))
             return false;
         if (status == VZ_MEMORY_PRE_SWITCHOVER)
             break;
@@ -351,6 +352,7 @@ static void stop_memory(vz_migration *m)
     int64_t deadline_us = vz_now_us() + CANCEL_DEADLINE_US;
     g_autoptr(GError) err = NULL;
     bool cancelled = false;
+    vz_source_cut_disks(m);
     while (!m->guest_died && vz_now_us() < deadline_us && cancel_stream(m, &cancelled, &err))
         vz_wait_uncancellable(vz_domain_inbox(m->domain), vz_migration_stirred, m,
                               vz_now_us() + POLL_US);

@@ -202,6 +202,8 @@ static const char *why_not_copied(const vz_def_disk *disk, const json_t *offer, 
     if (!told || !vz_volume_shape_from_json(told, &shape, &none))
         return "this version copies only disks of type file of a guest that runs, none that is "
                "read-only or shareable";
+    if (shape.snapshots)
+        return "it has snapshots inside, which a copy would lose";
     if (shape.backing)
         return "it has a backing file, and this version copies only images without one";
     if (disk->type != VZ_DISK_TYPE_FILE || disk->readonly || disk->shareable ||

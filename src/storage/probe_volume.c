@@ -82,6 +82,7 @@ static bool read_qcow2(int fd, const char *path, json_t *reply)
     json_object_set_new(reply, "virtual", json_integer((json_int_t)be64(h + 24)));
     json_object_set_new(reply, "cluster", json_integer((json_int_t)1 << bits));
     json_object_set_new(reply, "version", json_integer(version));
+    json_object_set_new(reply, "snapshots", json_boolean(be32(h + 60) != 0));
     json_object_set_new(reply, "backing", json_boolean(be64(h + 8) != 0));
     json_object_set_new(reply, "lazy", json_boolean(compatible & QCOW2_COMPATIBLE_LAZY));
     json_object_set_new(reply, "extended", json_boolean(incompatible & QCOW2_INCOMPATIBLE_L2));
@@ -236,6 +237,10 @@ static bool put_aside(const json_t *request, json_t *reply)
     const char *to = text_of(request, "to");
     const char *to_name = strrchr(to, '/') ? strrchr(to, '/') + 1 : to;
     vz_autofd directory = open_directory(path, &name);
+    struct stat st;
+    json_int_t inode = number_of(request, "inode");
+    if (inode != 0 && stat(path, &st) == 0 && (json_int_t)st.st_ino != inode)
+        return true; /* another one by now */
     bool renamed = directory >= 0 && rename_to_free(directory, name, to_name);
     if (!renamed && errno == ENOENT)
         return true;

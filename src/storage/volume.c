@@ -62,6 +62,7 @@ static bool read_shape(const json_t *object, vz_volume_format format, vz_volume_
     s->lazy_refcounts = truth(object, "lazy");
     s->extended_l2 = truth(object, "extended");
     s->zstd = truth(object, "zstd");
+    s->snapshots = truth(object, "snapshots");
     s->backing = truth(object, "backing");
     return s->virtual_bytes <= VZ_VOLUME_BYTES_MAX && s->cluster_bytes >= CLUSTER_BYTES_MIN &&
            s->cluster_bytes <= CLUSTER_BYTES_MAX &&
@@ -76,9 +77,9 @@ json_t *vz_volume_shape_to_json(const vz_volume_shape *s)
                   (json_int_t)s->uid, "gid", (json_int_t)s->gid, "mode", (int)s->mode);
     if (s->format == VZ_VOLUME_RAW)
         return object;
-    json_t *more = json_pack("{si si sb sb sb sb}", "cluster", (int)s->cluster_bytes, "version",
+    json_t *more = json_pack("{si si sb sb sb sb sb}", "cluster", (int)s->cluster_bytes, "version",
                              (int)s->version, "lazy", s->lazy_refcounts, "extended", s->extended_l2,
-                             "zstd", s->zstd, "backing", s->backing);
+                             "zstd", s->zstd, "snapshots", s->snapshots, "backing", s->backing);
     json_object_update(object, more);
     json_decref(more);
     return object;
@@ -172,10 +173,12 @@ bool vz_volume_settle(const json_t *created, GError **err)
     return reply != NULL;
 }
 
-bool vz_volume_put_aside(const char *path, const char *job, char **ret_aside, GError **err)
+bool vz_volume_put_aside(const char *path, const char *job, const json_t *inode, char **ret_aside,
+                         GError **err)
 {
     g_autofree char *aside = g_strdup_printf("%s.migrated-%s", path, job);
-    json_t *reply = probe("put-aside", json_pack("{ss ss}", "path", path, "to", aside), err);
+    json_t *reply = probe("put-aside",
+                          json_pack("{ss ss sO*}", "path", path, "to", aside, "inode", inode), err);
     if (!reply)
         return false;
     *ret_aside = truth(reply, "renamed") ? g_steal_pointer(&aside) : NULL;

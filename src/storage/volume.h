@@ -35,7 +35,8 @@ typedef struct {
     bool lazy_refcounts;
     bool extended_l2;
     bool zstd;
-    bool backing; /* it is only the top of a chain */
+    bool snapshots; /* inside */
+    bool backing;   /* it is only the top of a chain */
 } vz_volume_shape;
 
 /* What is at a path. *ret_exists false: nothing, and the shape is empty. *ret_free_bytes: of its
@@ -63,8 +64,9 @@ bool vz_volume_settle(const json_t *created, GError **err);
 /* Removes it, under whichever of both names; what else has its name stays. Idempotent; logged. */
 void vz_volume_remove(const json_t *created);
 /* What has been copied away: PATH becomes PATH.migrated-JOB. *ret_aside: that name; NULL: it has it
- * already, or nothing is there. Caller frees. Idempotent. */
-bool vz_volume_put_aside(const char *path, const char *job, char **ret_aside, GError **err);
+ * already, or what is at PATH has not this inode number (JSON; NULL: any). Caller frees. */
+bool vz_volume_put_aside(const char *path, const char *job, const json_t *inode, char **ret_aside,
+                         GError **err);
 /* Removes what was put aside. Idempotent; logged. */
 void vz_volume_remove_aside(const char *path, const char *job);
 /* For a record that was written before `create` was called: only the name that it would have had.

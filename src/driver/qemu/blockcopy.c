@@ -58,7 +58,7 @@ bool vz_blockcopy_stop_serving(vz_qmp *qmp, GError **err)
     return tell_idempotent(qmp, "nbd-server-stop", NULL, "NBD server not running", err);
 }
 
-bool vz_blockcopy_end_export(vz_qmp *qmp, const char *disk, GError **err)
+bool vz_blockcopy_remove_node(vz_qmp *qmp, const char *disk, GError **err)
 {
     g_autofree char *name = name_of(disk);
     return tell_idempotent(qmp, "blockdev-del", json_pack("{ss}", "node-name", name),
@@ -137,21 +137,18 @@ bool vz_blockcopy_query(vz_qmp *qmp, const char *disk, vz_blockcopy_progress *re
 {
     size_t i;
     json_t *job;
-    bool found = false;
     g_autofree char *name = name_of(disk);
+    *ret_progress = (vz_blockcopy_progress){.state = VZ_BLOCKCOPY_NONE};
     json_t *jobs = vz_qmp_command(qmp, "query-jobs", NULL, VZ_QMP_TIMEOUT_US, err);
     if (!jobs)
         return false;
     json_array_foreach(jobs, i, job)
     {
-        if (g_strcmp0(vz_json_text(job, "id"), name) != 0)
-            continue;
-        read_job(job, ret_progress);
-        found = true;
+        if (g_strcmp0(vz_json_text(job, "id"), name) == 0)
+            read_job(job, ret_progress);
     }
     json_decref(jobs);
-    return found ||
-           vz_fail(err, VZ_ERR_OPERATION_FAILED, "QEMU does not copy disk '%s' any more", disk);
+    return true;
 }
 
 bool vz_blockcopy_set_speed(vz_qmp *qmp, const char *disk, uint64_t bytes_s, GError **err)
@@ -173,7 +170,7 @@ bool vz_blockcopy_end(vz_qmp *qmp, const char *disk, GError **err)
 {
     g_autofree char *name = name_of(disk);
     return tell(qmp, "job-dismiss", json_pack("{ss}", "id", name), err) &&
-           disconnect_node(qmp, name, err);
+           vz_blockcopy_remove_node(qmp, disk, err);
 }
 
 bool vz_blockcopy_cancel(vz_qmp *qmp, const char *disk, GError **err)

@@ -23,7 +23,8 @@ bool vz_blockcopy_export(vz_qmp *qmp, const char *disk, const char *node, const 
 /* What came is on disk as far as the source's QEMU has flushed, which it does at its end.
  * Idempotent, as the next, which is for each disk that was exported; both before the guest runs. */
 bool vz_blockcopy_stop_serving(vz_qmp *qmp, GError **err);
-bool vz_blockcopy_end_export(vz_qmp *qmp, const char *disk, GError **err);
+/* Also at the source, of a copy of which nothing else is left. */
+bool vz_blockcopy_remove_node(vz_qmp *qmp, const char *disk, GError **err);
 
 typedef struct {
     const char *disk; /* the target, "vda" */
@@ -42,6 +43,7 @@ typedef enum {
     VZ_BLOCKCOPY_READY,     /* both are alike but for what is on its way */
     VZ_BLOCKCOPY_CONCLUDED, /* both are alike, and the other is flushed */
     VZ_BLOCKCOPY_FAILED,
+    VZ_BLOCKCOPY_NONE, /* there is no such copy */
 } vz_blockcopy_state;
 
 typedef struct {
@@ -51,7 +53,6 @@ typedef struct {
     char reason[128]; /* FAILED: QEMU's */
 } vz_blockcopy_progress;
 
-/* OPERATION_FAILED also where there is no such copy. */
 bool vz_blockcopy_query(vz_qmp *qmp, const char *disk, vz_blockcopy_progress *ret_progress,
                         GError **err);
 bool vz_blockcopy_set_speed(vz_qmp *qmp, const char *disk, uint64_t bytes_s, GError **err);
