@@ -13,6 +13,7 @@
 #include "migrate/visit.h"
 #include "rpc/client.h"
 #include "storage/identify.h"
+#include "storage/volume.h"
 
 #include <string.h>
 
@@ -281,12 +282,15 @@ static void measure_memory(checking *c, json_t *memory, vz_plan_costs *costs)
 
 static uint64_t bytes_to_copy(const json_t *answers)
 {
+    static const json_int_t max = (json_int_t)(VZ_VOLUME_BYTES_MAX / VZ_IDENTIFY_DISKS_MAX);
     size_t i;
     json_t *answer;
     uint64_t bytes = 0;
-    json_array_foreach((json_t *)(uintptr_t)answers, i,
-                       answer) if (json_is_true(json_object_get(answer, "copy"))) bytes +=
-        (uint64_t)json_integer_value(json_object_get(answer, "bytes"));
+    json_array_foreach((json_t *)(uintptr_t)answers, i, answer)
+    {
+        if (json_is_true(json_object_get(answer, "copy")) && i < VZ_IDENTIFY_DISKS_MAX)
+            bytes += (uint64_t)CLAMP(json_integer_value(json_object_get(answer, "bytes")), 0, max);
+    }
     return bytes;
 }
 

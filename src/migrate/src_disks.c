@@ -30,16 +30,17 @@ static const char *target_of(const json_t *copies, size_t n)
 bool vz_source_note_copies(vz_migration *m, GError **err)
 {
     size_t i;
-    json_t *answer;
+    json_t *offer;
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
     const vz_def *def = vz_migration_subject(m, snapshot);
     json_auto_t *copies = json_array();
     bool remove = vz_options_has(m->options, VZ_OPTION_REMOVE_SOURCE_DISKS);
-    json_array_foreach(m->disks_answered, i, answer)
+    json_array_foreach(m->disks_offered, i, offer) /* as they were confirmed, one answer for each */
     {
-        const char *target = vz_json_text(answer, "target");
+        const char *target = vz_json_text(offer, "target");
+        const json_t *answer = vz_identify_find(m->disks_answered, target);
         const vz_def_disk *disk = vz_def_disk_find(def, target);
-        const json_t *image = json_object_get(vz_identify_find(m->disks_offered, target), "image");
+        const json_t *image = json_object_get(offer, "image");
         if (disk && json_is_true(json_object_get(answer, "copy")))
             json_array_append_new(copies, json_pack("{ss ss sb sO*}", "target", target, "path",
                                                     disk->path, "remove", remove, "inode",
@@ -76,7 +77,10 @@ static bool start_copy(vz_migration *m, const json_t *copies, unsigned n, uint64
     vz_qemu *qemu = vz_migration_qemu(m, err);
     g_autoptr(vz_snapshot) snapshot = vz_domain_snapshot(m->domain);
     const vz_def_disk *disk = vz_def_disk_find(snapshot->live, target_of(copies, n));
-    vz_autofd fd = qemu && disk ? open_channel(m, qemu, n, err) : -1;
+    if (!disk)
+        return vz_fail(err, VZ_ERR_OPERATION_FAILED, "migration of disk %s failed: it has gone",
+                       target_of(copies, n));
+    vz_autofd fd = qemu ? open_channel(m, qemu, n, err) : -1;
     if (fd < 0)
         return false;
     g_autofree char *node = vz_qemu_node_name(disk);
@@ -301,7 +305,7 @@ static void put_aside(vz_migration *m, const json_t *copy)
         vz_info(m->id, "disk %s has moved to %s; what is left of it here is '%s'%s", target,
                 m->peer_name, aside, remove ? ", and is removed" : "");
     if (aside && remove)
-        vz_volume_remove_aside(path, m->id);
+        vz_volume_remove_aside(aside);
 }
 
 bool vz_source_put_disks_aside(vz_migration *m, GError **err)

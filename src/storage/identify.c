@@ -1,6 +1,7 @@
 /* identify.c - see identify.h. The work on paths is done by virtvz-probe (probe.c). */
 #include "storage/identify.h"
 
+#include "base/json.h"
 #include "base/log.h"
 #include "storage/probe_call.h"
 #include "storage/volume.h"
@@ -178,10 +179,13 @@ static const char *why_not_over(const vz_def_disk *disk, const vz_volume_shape *
     vz_volume_shape ours;
     g_autoptr(GError) none = NULL;
     const json_t *image = json_object_get(offer, "image");
-    if (json_is_true(json_object_get(seen, "locked")))
-        return "what is there is in use";
+    if (!json_is_false(json_object_get(seen, "locked")))
+        return json_is_true(json_object_get(seen, "locked"))
+                   ? "what is there is in use"
+                   : "whether what is there is in use cannot be told";
+    /* An image of qcow2 grows between the two looks. */
     if (number_of(image, "inode") == number_of(seen, "inode") &&
-        number_of(image, "size") == number_of(seen, "size"))
+        number_of(image, "size") <= number_of(seen, "size"))
         return "what is there may be the source's own file, by another way";
     if (!vz_volume_look(disk->path, theirs->format, &ours, &exists, &free_bytes, &none) || !exists)
         return "what is there is no image of that format";
@@ -203,7 +207,7 @@ static const char *why_not_copied(const vz_def_disk *disk, const json_t *offer, 
         return "this version copies only disks of type file of a guest that runs, none that is "
                "read-only or shareable";
     if (shape.snapshots)
-        return "it has snapshots inside, which a copy would lose";
+        return "it has snapshots or bitmaps inside, which a copy would lose";
     if (shape.backing)
         return "it has a backing file, and this version copies only images without one";
     if (disk->type != VZ_DISK_TYPE_FILE || disk->readonly || disk->shareable ||
@@ -233,6 +237,7 @@ static bool judge_note(const vz_def_disk *disk, const json_t *offer, const json_
     const json_t *note = json_object_get(seen, "note");
     g_autofree char *here = describe(seen);
     g_autofree char *there = describe(json_object_get(offer, "image"));
+    const char *why = json_is_null(note) ? why_not_copied(disk, offer, seen, policy) : NULL;
     if (!text || !note)
         return true;
     if (json_is_null(note))
@@ -240,7 +245,7 @@ static bool judge_note(const vz_def_disk *disk, const json_t *offer, const json_
                        "disk '%s' is not on shared storage: a note that the source put beside '%s' "
                        "does not show up beside '%s' on this host (there: %s; here: %s); %s",
                        disk->target, text_of(offer, "path"), disk->path, there, here,
-                       why_not_copied(disk, offer, seen, policy));
+                       why ? why : "that proves nothing");
     return strcmp(json_string_value(note), text) == 0 ||
            vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
                    "disk '%s': the note beside '%s' on this host is not the source's", disk->target,
@@ -360,6 +365,26 @@ bool vz_identify_answer(const vz_def *def, const json_t *offer, const vz_identif
     return true;
 }
 
+/* That its note was not seen there says something only if it is here. */
+static bool confirm_copy(const json_t *offer, GError **err)
+{
+    const char *target = text_of(offer, "target");
+    if (!json_object_get(offer, "shape"))
+        return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
+                       "disk '%s': the destination wants a copy of what cannot be copied", target);
+    json_t *seen = probe("look", text_of(offer, "path"), text_of(offer, "nonce"), NULL, err);
+    if (!seen)
+        return false;
+    bool there = g_strcmp0(vz_json_text(seen, "note"), vz_json_text(offer, "text")) == 0;
+    json_decref(seen);
+    return there ||
+           vz_fail(
+               err, VZ_ERR_MIGRATE_UNSAFE,
+               "disk '%s': the note beside '%s' is gone, so that the destination has not seen it "
+               "proves nothing",
+               target, text_of(offer, "path"));
+}
+
 static bool confirm_disk(const json_t *offer, json_t *answers, bool unsafe, GError **err)
 {
     g_autoptr(GError) why = NULL;
@@ -370,9 +395,7 @@ static bool confirm_disk(const json_t *offer, json_t *answers, bool unsafe, GErr
         return vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
                        "disk '%s': the destination did not answer the proof", target);
     if (json_is_true(json_object_get(answer, "copy")))
-        return json_object_get(offer, "shape") ||
-               vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
-                       "disk '%s': the destination wants a copy of what cannot be copied", target);
+        return confirm_copy(offer, err);
     if (json_object_get(answer, "unproved"))
         return allow_unproved(target, path, text_of(answer, "unproved"), unsafe, err);
     json_t *seen = probe("read", path, text_of(offer, "nonce"), NULL, &why);

@@ -77,13 +77,15 @@ static int open_as_owner(const char *path, int flags, const struct stat *owner)
     return fd;
 }
 
-/* true: somebody holds QEMU's locks on the image, seen through this host's own path. */
-static bool is_locked(const char *image)
+/* Does somebody hold QEMU's locks on the image, seen through this host's own path? null: cannot be
+ * told. */
+static json_t *is_locked(const char *image)
 {
     vz_autofd fd = open(image, O_RDWR | O_CLOEXEC | O_NONBLOCK);
     struct flock lock = {
         .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_FIRST_BYTE, .l_len = LOCK_BYTES};
-    return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 ? json_boolean(lock.l_type != F_UNLCK)
+                                                         : json_null();
 }
 
 /* Of a block device stat knows no size. */
@@ -107,7 +109,7 @@ static bool describe_image(const char *image, struct stat *ret_owner)
     json_object_set_new(reply, "mtime_ns",
                         json_integer((json_int_t)ret_owner->st_mtim.tv_sec * 1000000000 +
                                      ret_owner->st_mtim.tv_nsec));
-    json_object_set_new(reply, "locked", json_boolean(is_locked(image)));
+    json_object_set_new(reply, "locked", is_locked(image));
     return true;
 }
 

@@ -20,6 +20,7 @@
 #define QCOW2_V2_HEADER_BYTES   72
 #define QCOW2_INCOMPATIBLE_ZSTD (UINT64_C(1) << 3)
 #define QCOW2_INCOMPATIBLE_L2   (UINT64_C(1) << 4)
+#define QCOW2_AUTOCLEAR_BITMAPS (UINT64_C(1) << 0)
 #define QCOW2_COMPATIBLE_LAZY   (UINT64_C(1) << 0)
 #define QCOW2_CLUSTER_BITS_MAX  21
 
@@ -82,7 +83,8 @@ static bool read_qcow2(int fd, const char *path, json_t *reply)
     json_object_set_new(reply, "virtual", json_integer((json_int_t)be64(h + 24)));
     json_object_set_new(reply, "cluster", json_integer((json_int_t)1 << bits));
     json_object_set_new(reply, "version", json_integer(version));
-    json_object_set_new(reply, "snapshots", json_boolean(be32(h + 60) != 0));
+    bool bitmaps = version == 3 && (be64(h + 88) & QCOW2_AUTOCLEAR_BITMAPS);
+    json_object_set_new(reply, "snapshots", json_boolean(be32(h + 60) != 0 || bitmaps));
     json_object_set_new(reply, "backing", json_boolean(be64(h + 8) != 0));
     json_object_set_new(reply, "lazy", json_boolean(compatible & QCOW2_COMPATIBLE_LAZY));
     json_object_set_new(reply, "extended", json_boolean(incompatible & QCOW2_INCOMPATIBLE_L2));
@@ -190,11 +192,23 @@ static bool create(const json_t *request, json_t *reply)
     return fail(reply, "cannot create an image for", path, errnum);
 }
 
-/* Not every file system can rename without replacing; a second link cannot replace either. */
+static bool same_file(int directory, const char *one, const char *other)
+{
+    struct stat a, b;
+    return fstatat(directory, one, &a, AT_SYMLINK_NOFOLLOW) == 0 &&
+           fstatat(directory, other, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
+/* Not every file system can rename without replacing; a second link cannot replace either, and may
+ * have been made before a crash. */
 static bool rename_to_free(int directory, const char *from, const char *to)
 {
     if (renameat2(directory, from, directory, to, RENAME_NOREPLACE) == 0)
         return true;
+    if (errno == EEXIST)
+        return (same_file(directory, from, to) && unlinkat(directory, from, 0) == 0) ||
+               (errno = EEXIST, false);
     return (errno == EINVAL || errno == ENOSYS) && linkat(directory, from, directory, to, 0) == 0 &&
            unlinkat(directory, from, 0) == 0;
 }
@@ -206,8 +220,10 @@ static bool settle(const json_t *request, json_t *reply)
     vz_autofd directory = open_directory(path, &name);
     if (directory < 0)
         return fail(reply, "cannot reach the directory of", path, errno);
+    const char *first = text_of(request, "name");
+    errno = ESTALE;
     if (!is_it(directory, name, request) &&
-        !rename_to_free(directory, text_of(request, "name"), name)) {
+        (!is_it(directory, first, request) || !rename_to_free(directory, first, name))) {
         json_object_set_new(reply, "taken", json_boolean(errno == EEXIST));
         return fail(reply, "cannot name the new image", path, errno);
     }
@@ -229,24 +245,23 @@ static bool remove_either(const json_t *request, json_t *reply)
     return true;
 }
 
-/* Where the path is a link, the link: what it leads to has a name of its own. */
+/* Where the path is a link, what it leads to: the link may lie in a directory that others share. */
 static bool put_aside(const json_t *request, json_t *reply)
 {
+    struct stat st;
+    char real[PATH_MAX];
     const char *name;
     const char *path = text_of(request, "path");
-    const char *to = text_of(request, "to");
-    const char *to_name = strrchr(to, '/') ? strrchr(to, '/') + 1 : to;
-    vz_autofd directory = open_directory(path, &name);
-    struct stat st;
     json_int_t inode = number_of(request, "inode");
-    if (inode != 0 && stat(path, &st) == 0 && (json_int_t)st.st_ino != inode)
+    if (!realpath(path, real) || stat(real, &st) < 0)
+        return errno == ENOENT || fail(reply, "cannot reach", path, errno);
+    if (inode != 0 && (json_int_t)st.st_ino != inode)
         return true; /* another one by now */
-    bool renamed = directory >= 0 && rename_to_free(directory, name, to_name);
-    if (!renamed && errno == ENOENT)
-        return true;
-    if (!renamed || fsync(directory) < 0)
-        return fail(reply, "cannot rename", path, errno);
-    json_object_set_new(reply, "renamed", json_true());
+    vz_autofd directory = open_directory(real, &name);
+    g_autofree char *aside = g_strdup_printf("%s.%s", name, text_of(request, "suffix"));
+    if (directory < 0 || !rename_to_free(directory, name, aside) || fsync(directory) < 0)
+        return fail(reply, "cannot rename", real, errno);
+    json_object_set_new(reply, "aside", json_sprintf("%.*s%s", (int)(name - real), real, aside));
     return true;
 }
 

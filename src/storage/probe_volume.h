@@ -10,6 +10,6 @@
  *   create     path, name, bytes, needs, uid, gid, mode an empty file of that name beside path
  *   settle     path, name, device, inode, born_ns       renames it to path, if that is free
  *   remove     path, name, device, inode, born_ns       removes it, under either name
- *   put-aside  path, to, inode                          renames it, if it is that, and `to` is free
+ *   put-aside  path, suffix, inode                      renames what it leads to, if it is that
  */
 bool vz_probe_volume(const char *command, const json_t *request, json_t *reply);

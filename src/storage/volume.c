@@ -10,6 +10,8 @@
 
 #include <string.h>
 
+/* The next one means "as it is". */
+#define ID_MAX            (UINT32_MAX - 1)
 #define CLUSTER_BYTES_MIN 512
 #define CLUSTER_BYTES_MAX (2u * 1024 * 1024)
 
@@ -52,8 +54,8 @@ static bool read_shape(const json_t *object, vz_volume_format format, vz_volume_
     *s = (vz_volume_shape){.format = format,
                            .virtual_bytes = number(object, "virtual"),
                            .allocated_bytes = number(object, "allocated"),
-                           .uid = (uint32_t)number(object, "uid"),
-                           .gid = (uint32_t)number(object, "gid"),
+                           .uid = (uint32_t)MIN(number(object, "uid"), ID_MAX),
+                           .gid = (uint32_t)MIN(number(object, "gid"), ID_MAX),
                            .mode = (uint32_t)number(object, "mode") & 0777};
     if (format == VZ_VOLUME_RAW)
         return s->virtual_bytes <= VZ_VOLUME_BYTES_MAX;
@@ -176,12 +178,13 @@ bool vz_volume_settle(const json_t *created, GError **err)
 bool vz_volume_put_aside(const char *path, const char *job, const json_t *inode, char **ret_aside,
                          GError **err)
 {
-    g_autofree char *aside = g_strdup_printf("%s.migrated-%s", path, job);
     json_t *reply = probe("put-aside",
-                          json_pack("{ss ss sO*}", "path", path, "to", aside, "inode", inode), err);
+                          json_pack("{ss so sO*}", "path", path, "suffix",
+                                    json_sprintf("migrated-%s", job), "inode", inode),
+                          err);
     if (!reply)
         return false;
-    *ret_aside = truth(reply, "renamed") ? g_steal_pointer(&aside) : NULL;
+    *ret_aside = g_strdup(vz_json_text(reply, "aside"));
     json_decref(reply);
     return true;
 }
@@ -195,11 +198,10 @@ void vz_volume_remove(const json_t *created)
     json_decref(reply);
 }
 
-void vz_volume_remove_aside(const char *path, const char *job)
+void vz_volume_remove_aside(const char *aside)
 {
-    g_autofree char *name = g_path_get_basename(path);
-    json_t *aside =
-        json_pack("{ss so}", "path", path, "name", json_sprintf("%s.migrated-%s", name, job));
-    vz_volume_remove(aside);
-    json_decref(aside);
+    g_autofree char *name = g_path_get_basename(aside);
+    json_t *one = json_pack("{ss ss}", "path", aside, "name", name);
+    vz_volume_remove(one);
+    json_decref(one);
 }

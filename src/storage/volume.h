@@ -63,12 +63,13 @@ bool vz_volume_fail_no_room(const char *path, uint64_t needed_bytes, uint64_t fr
 bool vz_volume_settle(const json_t *created, GError **err);
 /* Removes it, under whichever of both names; what else has its name stays. Idempotent; logged. */
 void vz_volume_remove(const json_t *created);
-/* What has been copied away: PATH becomes PATH.migrated-JOB. *ret_aside: that name; NULL: it has it
- * already, or what is at PATH has not this inode number (JSON; NULL: any). Caller frees. */
+/* What has been copied away: the file that PATH leads to gets the name FILE.migrated-JOB.
+ * *ret_aside: that; NULL: nothing is there, or it has not this inode number (JSON; NULL: any).
+ * Caller frees. */
 bool vz_volume_put_aside(const char *path, const char *job, const json_t *inode, char **ret_aside,
                          GError **err);
-/* Removes what was put aside. Idempotent; logged. */
-void vz_volume_remove_aside(const char *path, const char *job);
+/* Removes it. Idempotent; logged. */
+void vz_volume_remove_aside(const char *aside);
 /* For a record that was written before `create` was called: only the name that it would have had.
  */
 json_t *vz_volume_expected(const char *path, const char *job, unsigned number);

@@ -236,6 +236,10 @@ static void test_unwanted_copy(void)
     g_assert_true(vz_identify_offer(here, "hosta", false, &offer, &err));
     json_t *answer = json_pack("[{ss sb}]", "target", "vda", "copy", 1);
     g_assert_true(vz_identify_confirm(offer, answer, false, &err));
+    vz_identify_remove(NULL, offer); /* that nothing is seen there proves nothing then */
+    g_assert_false(vz_identify_confirm(offer, answer, false, &err));
+    g_assert_nonnull(strstr(err->message, "is gone"));
+    g_clear_error(&err);
     vz_identify_withhold_copies(offer);
     g_assert_false(vz_identify_confirm(offer, answer, false, &err));
     g_assert_error(err, VZ_ERROR, VZ_ERR_MIGRATE_UNSAFE);

@@ -181,6 +181,40 @@ static void test_undo_of_the_expected(void)
     json_decref(created);
 }
 
+static void expect_aside(const char *path, const json_t *inode, const char *expected)
+{
+    g_autoptr(GError) err = NULL;
+    g_autofree char *aside = NULL;
+    g_assert_true(vz_volume_put_aside(path, JOB, inode, &aside, &err));
+    g_assert_no_error(err);
+    g_assert_cmpstr(aside, ==, expected);
+}
+
+/* Only the file that was meant, behind a link, and once. */
+static void test_put_aside(void)
+{
+    struct stat st;
+    g_autofree char *path = path_of("left.img");
+    g_autofree char *link_path = path_of("link.img");
+    g_autofree char *aside = g_strconcat(path, ".migrated-" JOB, NULL);
+    make_raw(path, 7, "content");
+    g_assert_cmpint(symlink(path, link_path), ==, 0);
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    json_t *inode = json_integer((json_int_t)st.st_ino);
+    json_t *another = json_integer((json_int_t)st.st_ino + 1);
+    expect_aside(path, another, NULL);
+    expect_aside(link_path, inode, aside);
+    g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
+    g_assert_cmpint(lstat(link_path, &st), ==, 0);
+    expect_aside(path, inode, NULL);
+    vz_volume_remove_aside(aside);
+    vz_volume_remove_aside(aside);
+    g_assert_cmpuint(entries(top), ==, 1);
+    g_unlink(link_path);
+    json_decref(another);
+    json_decref(inode);
+}
+
 static void test_no_room(void)
 {
     g_autoptr(GError) err = NULL;
@@ -256,6 +290,7 @@ int main(int argc, char **argv)
     g_test_add_func("/volume/what-is-there-stays", test_what_is_there_stays);
     g_test_add_func("/volume/another-of-its-name-stays", test_another_of_its_name_stays);
     g_test_add_func("/volume/undo-of-the-expected", test_undo_of_the_expected);
+    g_test_add_func("/volume/put-aside", test_put_aside);
     g_test_add_func("/volume/no-room", test_no_room);
     g_test_add_func("/volume/looks", test_looks);
     g_test_add_func("/volume/bad-shapes", test_bad_shapes);
