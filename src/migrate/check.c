@@ -354,10 +354,10 @@ static json_t *disk_of(const checking *c, const vz_def_disk *disk)
     bool copy = json_is_true(json_object_get(answer, "copy"));
     json_t *one = json_pack("{ss ss sb sb}", "target", disk->target, "path", disk->path, "shared",
                             !copy && seen_back(c, disk->target), "copy", copy);
-    if (copy)
+    if (copy) {
         json_object_set(one, "bytes", json_object_get(answer, "bytes"));
-    if (copy)
         json_object_set(one, "over", json_object_get(answer, "over"));
+    }
     return one;
 }
 

@@ -41,8 +41,10 @@ unsigned vz_disks_copied(const json_t *answers)
     size_t i;
     json_t *answer;
     unsigned copied = 0;
-    json_array_foreach((json_t *)(uintptr_t)answers, i, answer) copied +=
-        json_is_true(json_object_get(answer, "copy"));
+    json_array_foreach((json_t *)(uintptr_t)answers, i, answer)
+    {
+        copied += json_is_true(json_object_get(answer, "copy"));
+    }
     return copied;
 }
 
@@ -78,10 +80,11 @@ static bool fit_together(const json_t *copies, GError **err)
     json_array_foreach((json_t *)(uintptr_t)copies, i, one)
     {
         json_int_t needs = 0;
-        json_array_foreach(
-            (json_t *)(uintptr_t)copies, j,
-            other) if (json_equal(json_object_get(one, "device"), json_object_get(other, "device")))
-            needs += json_integer_value(json_object_get(other, "needs"));
+        json_array_foreach((json_t *)(uintptr_t)copies, j, other)
+        {
+            if (json_equal(json_object_get(one, "device"), json_object_get(other, "device")))
+                needs += json_integer_value(json_object_get(other, "needs"));
+        }
         json_int_t room = json_integer_value(json_object_get(one, "free"));
         if (needs > room)
             return vz_volume_fail_no_room(vz_json_text(one, "path"), (uint64_t)needs,
@@ -207,8 +210,11 @@ bool vz_destination_close_disks(vz_migration *m, GError **err)
     vz_qemu *qemu = vz_migration_qemu(m, err);
     if (!qemu || !vz_blockcopy_stop_serving(vz_qemu_qmp(qemu), err))
         return false;
-    json_array_foreach(copies, n, copy) if (!vz_blockcopy_remove_node(vz_qemu_qmp(qemu),
-                                                                      vz_json_text(copy, "target"),
-                                                                      err)) return false;
+    json_array_foreach(copies, n, copy)
+    {
+        const char *target = vz_json_text(copy, "target");
+        if (!vz_blockcopy_remove_node(vz_qemu_qmp(qemu), target, err))
+            return false;
+    }
     return true;
 }

@@ -103,12 +103,17 @@ static bool fail_copy(const char *target, const vz_blockcopy_progress *p, GError
 }
 
 /* What libvirt calls processed counts what was copied anew, too. */
-static void show_progress(vz_migration *m, const vz_blockcopy_progress *sum, int64_t since_us)
+static void show_bytes(vz_migration *m, const vz_blockcopy_progress *sum)
 {
-    int64_t elapsed_us = MAX(vz_now_us() - since_us, 1);
     m->stats.disk_total_bytes = sum->total_bytes;
     m->stats.disk_processed_bytes = sum->done_bytes;
     m->stats.disk_remaining_bytes = sum->total_bytes - MIN(sum->done_bytes, sum->total_bytes);
+}
+
+static void show_progress(vz_migration *m, const vz_blockcopy_progress *sum, int64_t since_us)
+{
+    int64_t elapsed_us = MAX(vz_now_us() - since_us, 1);
+    show_bytes(m, sum);
     m->stats.disk_bytes_s =
         (uint64_t)((double)sum->done_bytes * VZ_USEC_PER_SEC / (double)elapsed_us);
 }
@@ -165,7 +170,7 @@ bool vz_source_copy_disks(vz_migration *m, GError **err)
     for (unsigned n = 0; n < n_copies; n++)
         if (!start_copy(m, copies, n, cap / n_copies, err))
             return false;
-    m->copying_disks = true;
+    m->copying_disks = n_copies > 0;
     if (n_copies > 0) /* all of it is to follow, or a bar would be full when the disks are there */
         m->stats.memory_total_bytes = m->stats.memory_remaining_bytes = snapshot->live->ram_bytes;
     return n_copies == 0 || await_ready(m, copies, err);
@@ -175,14 +180,12 @@ bool vz_source_check_disks(vz_migration *m, GError **err)
 {
     vz_blockcopy_progress sum;
     vz_blockcopy_state least;
-    json_auto_t *copies = vz_disks_noted(m);
-    if (!m->copying_disks || json_array_size(copies) == 0)
+    if (!m->copying_disks)
         return true;
+    json_auto_t *copies = vz_disks_noted(m);
     if (!look(m, copies, &sum, &least, err))
         return false;
-    m->stats.disk_total_bytes = sum.total_bytes;
-    m->stats.disk_processed_bytes = sum.done_bytes;
-    m->stats.disk_remaining_bytes = sum.total_bytes - MIN(sum.done_bytes, sum.total_bytes);
+    show_bytes(m, &sum);
     return true;
 }
 
@@ -212,24 +215,21 @@ static bool end_all(vz_migration *m, const json_t *copies, GError **err)
 
 bool vz_source_settle_disks(vz_migration *m, GError **err)
 {
+    vz_blockcopy_progress sum;
+    vz_blockcopy_state least;
     json_auto_t *copies = vz_disks_noted(m);
     int64_t deadline_us = vz_now_us() + SETTLE_DEADLINE_US;
     m->copying_disks = false;
+    if (!look(m, copies, &sum, &least, err))
+        return false;
     for (size_t n = 0; n < json_array_size(copies); n++) {
-        vz_blockcopy_progress p;
         vz_qemu *qemu = vz_migration_qemu(m, err);
-        if (!qemu || !vz_blockcopy_query(vz_qemu_qmp(qemu), target_of(copies, n), &p, err))
-            return false;
-        if (p.state == VZ_BLOCKCOPY_FAILED || p.state == VZ_BLOCKCOPY_NONE)
-            return fail_copy(target_of(copies, n), &p, err);
         /* The guest stands still for what is left. */
-        if (!vz_blockcopy_set_speed(vz_qemu_qmp(qemu), target_of(copies, n), 0, err) ||
+        if (!qemu || !vz_blockcopy_set_speed(vz_qemu_qmp(qemu), target_of(copies, n), 0, err) ||
             !vz_blockcopy_finish(vz_qemu_qmp(qemu), target_of(copies, n), err))
             return false;
     }
     while (json_array_size(copies) > 0) {
-        vz_blockcopy_progress sum;
-        vz_blockcopy_state least;
         if (!look(m, copies, &sum, &least, err))
             return false;
         m->stats.disk_remaining_bytes = 0;

@@ -129,7 +129,10 @@ void vz_identify_withhold_copies(json_t *offer)
 {
     size_t i;
     json_t *one;
-    json_array_foreach(offer, i, one) json_object_del(one, "shape");
+    json_array_foreach(offer, i, one)
+    {
+        json_object_del(one, "shape");
+    }
 }
 
 static char *describe(const json_t *image)
@@ -171,8 +174,8 @@ static bool is_among(const GPtrArray *targets, const char *target)
 /* Why what is there cannot be written over; NULL: it can. Its directory is another one, but a file
  * may have two: a mount of the file alone, a second link. Then it has the source's number or is in
  * use, by this host's guests or by the source's. */
-static const char *why_not_over(const vz_def_disk *disk, const vz_volume_shape *theirs,
-                                const json_t *offer, const json_t *seen)
+static const char *obstacle_to_overwriting(const vz_def_disk *disk, const vz_volume_shape *theirs,
+                                           const json_t *offer, const json_t *seen)
 {
     bool exists;
     uint64_t free_bytes;
@@ -195,8 +198,8 @@ static const char *why_not_over(const vz_def_disk *disk, const vz_volume_shape *
 }
 
 /* Why a disk that is not shared is not copied either; NULL: it can be. */
-static const char *why_not_copied(const vz_def_disk *disk, const json_t *offer, const json_t *seen,
-                                  const vz_identify_policy *policy)
+static const char *obstacle_to_copy(const vz_def_disk *disk, const json_t *offer,
+                                    const json_t *seen, const vz_identify_policy *policy)
 {
     vz_volume_shape shape;
     g_autoptr(GError) none = NULL;
@@ -215,29 +218,20 @@ static const char *why_not_copied(const vz_def_disk *disk, const json_t *offer, 
         return "the definition for this host says that it is of another kind";
     if (!json_is_true(json_object_get(seen, "exists")))
         return NULL;
-    return policy->copy ? why_not_over(disk, &shape, offer, seen)
+    return policy->copy ? obstacle_to_overwriting(disk, &shape, offer, seen)
                         : "what is there is another one, and is not overwritten (without "
                           "--copy-storage-all)";
-}
-
-/* Only what a note has proved not to be shared. */
-static bool is_to_be_copied(const vz_def_disk *disk, const json_t *offer, const json_t *seen,
-                            const vz_identify_policy *policy)
-{
-    return json_object_get(offer, "text") && json_is_null(json_object_get(seen, "note")) &&
-           !why_not_copied(disk, offer, seen, policy);
 }
 
 /* What the note says that the source put beside its image. One that cannot be looked at says
  * nothing: the proof has failed for that already. */
 static bool judge_note(const vz_def_disk *disk, const json_t *offer, const json_t *seen,
-                       const vz_identify_policy *policy, GError **err)
+                       const char *why_not_copied, GError **err)
 {
     const char *text = json_string_value(json_object_get(offer, "text"));
     const json_t *note = json_object_get(seen, "note");
     g_autofree char *here = describe(seen);
     g_autofree char *there = describe(json_object_get(offer, "image"));
-    const char *why = json_is_null(note) ? why_not_copied(disk, offer, seen, policy) : NULL;
     if (!text || !note)
         return true;
     if (json_is_null(note))
@@ -245,7 +239,7 @@ static bool judge_note(const vz_def_disk *disk, const json_t *offer, const json_
                        "disk '%s' is not on shared storage: a note that the source put beside '%s' "
                        "does not show up beside '%s' on this host (there: %s; here: %s); %s",
                        disk->target, text_of(offer, "path"), disk->path, there, here,
-                       why ? why : "that proves nothing");
+                       why_not_copied ? why_not_copied : "that proves nothing");
     return strcmp(json_string_value(note), text) == 0 ||
            vz_fail(err, VZ_ERR_MIGRATE_UNSAFE,
                    "disk '%s': the note beside '%s' on this host is not the source's", disk->target,
@@ -312,13 +306,16 @@ static json_t *answer_disk(const vz_def *def, const json_t *offer, const vz_iden
         g_prefix_error(err, "disk '%s': ", disk->target);
         return NULL;
     }
-    if (!unproved && is_to_be_copied(disk, offer, seen, policy)) {
+    /* Only what a note has proved not to be shared. */
+    bool absent = json_is_null(json_object_get(seen, "note"));
+    const char *keeps = absent ? obstacle_to_copy(disk, offer, seen, policy) : NULL;
+    if (!unproved && absent && !keeps && json_object_get(offer, "text")) {
         bool over = json_is_true(json_object_get(seen, "exists"));
         json_decref(seen);
         return answer_copy(disk, offer, over, err);
     }
     bool taken =
-        judge_note(disk, offer, seen, policy, err) && judge_image(disk, offer, seen, err) &&
+        judge_note(disk, offer, seen, keeps, err) && judge_image(disk, offer, seen, err) &&
         (!unproved || allow_unproved(disk->target, disk->path, unproved, policy->unsafe, err));
     json_decref(seen);
     return taken ? json_pack("{ss ss*}", "target", disk->target, unproved ? "unproved" : "text",

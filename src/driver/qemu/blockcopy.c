@@ -81,11 +81,6 @@ static bool connect_node(vz_qmp *qmp, const char *name, const vz_blockcopy_reque
     return false;
 }
 
-static bool disconnect_node(vz_qmp *qmp, const char *name, GError **err)
-{
-    return tell(qmp, "blockdev-del", json_pack("{ss}", "node-name", name), err);
-}
-
 bool vz_blockcopy_start(vz_qmp *qmp, const vz_blockcopy_request *r, GError **err)
 {
     g_autofree char *name = name_of(r->disk);
@@ -95,14 +90,14 @@ bool vz_blockcopy_start(vz_qmp *qmp, const vz_blockcopy_request *r, GError **err
                        r->disk, VZ_BLOCKCOPY_NAME_MAX);
     if (!connect_node(qmp, name, r, err))
         return false;
-    json_t *job = json_pack("{ss ss ss ss ss sI sb}", "job-id", name, "device", r->node, "target",
-                            name, "sync", r->top_only ? "top" : "full", "copy-mode",
-                            r->synchronous ? "write-blocking" : "background", "speed",
-                            (json_int_t)r->bytes_s, "auto-dismiss", 0);
+    json_t *job =
+        json_pack("{ss ss ss ss ss sI sb}", "job-id", name, "device", r->node, "target", name,
+                  "sync", "full", "copy-mode", r->synchronous ? "write-blocking" : "background",
+                  "speed", (json_int_t)r->bytes_s, "auto-dismiss", 0);
     if (tell(qmp, "blockdev-mirror", job, err))
         return true;
     g_autoptr(GError) stays = NULL;
-    disconnect_node(qmp, name, &stays);
+    vz_blockcopy_remove_node(qmp, r->disk, &stays);
     return false;
 }
 
@@ -117,9 +112,7 @@ static vz_blockcopy_state state_of(const json_t *job)
     const char *status = vz_json_text(job, "status");
     if (g_strcmp0(status, "concluded") == 0)
         return json_object_get(job, "error") ? VZ_BLOCKCOPY_FAILED : VZ_BLOCKCOPY_CONCLUDED;
-    /* Of one that has failed, until all that it held is let go. */
-    if (g_strcmp0(status, "aborting") == 0)
-        return VZ_BLOCKCOPY_RUNNING;
+    /* "aborting", too, is RUNNING: until all that it held is let go. */
     return g_strcmp0(status, "ready") == 0 ? VZ_BLOCKCOPY_READY : VZ_BLOCKCOPY_RUNNING;
 }
 

@@ -30,7 +30,6 @@ typedef struct {
     const char *disk; /* the target, "vda" */
     const char *node; /* which is copied */
     int fd;           /* connected to the other QEMU's socket; borrowed, QEMU gets a copy */
-    bool top_only;    /* what is below it in the chain is there already */
     bool synchronous; /* the guest's writes wait for the other host */
     uint64_t bytes_s; /* 0: no limit */
 } vz_blockcopy_request;

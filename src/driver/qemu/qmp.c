@@ -374,8 +374,11 @@ static bool offers_oob(const json_t *greeting)
     size_t i;
     json_t *capability;
     json_t *all = json_object_get(json_object_get(greeting, "QMP"), "capabilities");
-    json_array_foreach(all, i, capability) if (g_strcmp0(json_string_value(capability), "oob") ==
-                                               0) return true;
+    json_array_foreach(all, i, capability)
+    {
+        if (g_strcmp0(json_string_value(capability), "oob") == 0)
+            return true;
+    }
     return false;
 }
 
